@@ -1,0 +1,104 @@
+"""Creating runs, and cancelling those that have not started."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentkit.errors import InvalidKey
+from agentkit.ports.records import Created
+from agentkit_sql.dialect import Statement
+from agentkit_sql.rows import COLUMNS, DELAY, PARKED, READY, WINDOW, select_runs, to_run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentkit.ports.records import NewRun, ParentClaim, Run
+    from agentkit_sql.dialect import Script, SqliteDialect
+
+MAX_ID_BYTES = 512  # what the strictest of the planned servers can index
+
+
+def check_id(run_id: str) -> None:
+    """Raises `InvalidKey` for an id that a store could not keep byte for byte."""
+    try:
+        size = len(run_id.encode())
+    except UnicodeEncodeError as exc:
+        raise InvalidKey(run_id, "a run id is text that has a UTF-8 form") from exc
+    if not 0 < size <= MAX_ID_BYTES or "\0" in run_id:
+        raise InvalidKey(run_id, f"a run id has 1 to {MAX_ID_BYTES} bytes of UTF-8 without a zero byte")
+
+
+class CreateScripts:
+    """The script of `create`."""
+
+    def __init__(self, dialect: SqliteDialect) -> None:
+        self._dialect = dialect
+        self._found = Statement(select_runs(dialect.among("run_id")))
+        self._insert = Statement(dialect.or_ignore("runs", COLUMNS))
+        self._entry = Statement(dialect.or_ignore("journal", 'run_id, seq, fence, kind, "key", attempt, fp, codec, body, at_ms, took_us'))
+        self._parent = Statement(
+            "SELECT 1 FROM runs WHERE run_id = ? AND owner = ? AND fence = ? AND status = 2 AND NOT EXISTS "
+            "(SELECT 1 FROM inbox WHERE inbox.run_id = runs.run_id AND topic = 'cancel' AND taken_seq IS NULL) "
+            f"AND EXISTS (SELECT 1 FROM workers WHERE worker_id = owner AND dead = 0{dialect.share})"
+        )
+        self._join = Statement(f'SELECT slots - active, bad > max_bad FROM joins WHERE run_id = ? AND "key" = ?{dialect.exclusive}')
+        self._started = Statement('UPDATE joins SET active = active + ? WHERE run_id = ? AND "key" = ?')
+
+    def create(self, new: Sequence[NewRun], parent: ParentClaim | None) -> Script[list[Created]]:
+        for run in new:
+            check_id(run.run_id)
+        if parent is not None and not (yield self._parent(parent.run_id, parent.owner, parent.fence)):
+            return [Created("refused", None)] * len(new)
+        listed = self._dialect.listed(run.run_id for run in new)
+        there = {row[0] for row in (yield self._found(listed))}
+        # Of two with one id in one call the second finds the first.
+        fresh = {run.run_id: run for run in reversed(new) if run.run_id not in there}
+        ordered = [run for run in new if fresh.get(run.run_id) is run]
+        yield from self._store(ordered)
+        stored = {row[0]: to_run(row) for row in (yield self._found(listed))}
+        created = {run.run_id: id(run) for run in ordered}
+        return [_created(run, stored[run.run_id], new=created.get(run.run_id) == id(run)) for run in new]
+
+    def _store(self, new: Sequence[NewRun]) -> Script[None]:
+        now = yield from self._dialect.now()
+        waiting = yield from self._beyond_window(new)
+        yield self._insert.many([_row(run, now, in_window=run.run_id in waiting) for run in new])
+        entries = [(run.run_id, entry.seq, 1, *entry[1:9]) for run in new for entry in run.entries]
+        if entries:
+            yield self._entry.many(entries)
+
+    def _beyond_window(self, new: Sequence[NewRun]) -> Script[set[str]]:
+        """Take slots of the parents' joins for the first of their new children; returns the ids of those that must wait."""
+        joins: dict[tuple[str, str], list[str]] = {}
+        for run in new:
+            if run.parent_id is not None:
+                joins.setdefault((run.parent_id, run.parent_key), []).append(run.run_id)
+        waiting: set[str] = set()
+        for (parent_id, key), children in joins.items():
+            for free, failed in (yield self._join(parent_id, key)):
+                starting = 0 if failed else min(max(free, 0), len(children))
+                waiting.update(children[starting:])
+                yield self._started(starting, parent_id, key)
+        return waiting
+
+
+def _row(run: NewRun, now: float, *, in_window: bool) -> tuple[object, ...]:
+    status, wake_at, waiting_for = READY, None, ""
+    if in_window:
+        status, waiting_for = PARKED, WINDOW
+    elif run.delay_s > 0:
+        status, wake_at, waiting_for = PARKED, now + run.delay_s, DELAY
+    ticketed_at = now if run.held else None
+    return (
+        run.run_id, run.kind, run.version, int(status), None, 1 if run.entries else 0, 0, 0, ticketed_at, 0, run.priority, run.tenant, run.key,
+        run.parent_id, run.parent_key, run.idx, 0, run.depth, run.seed, run.deadline, wake_at, waiting_for, run.keep_s, run.trace, run.meta,
+        now, now, None, run.input, b"",
+    )  # fmt: skip
+
+
+def _created(run: NewRun, stored: Run, *, new: bool) -> Created:
+    if new:
+        return Created("created", stored)
+    same = stored.kind == run.kind and stored.input == run.input
+    return Created("exists" if same else "conflict", stored)
+

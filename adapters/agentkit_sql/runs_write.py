@@ -1,0 +1,190 @@
+"""Claiming runs and writing their journals: what a worker does under its fence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agentkit.errors import StoreRefused, WorkerFenced
+from agentkit.ports.records import Claimed, RunStatus, Written
+from agentkit_sql.dialect import Statement
+from agentkit_sql.rows import PARKED, READY, RUNNING, TO_TELL, select_runs, to_run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from agentkit.ports.records import ClaimRefusal, Entry, Run, RunWrite
+    from agentkit_sql.dialect import Script, SqliteDialect
+
+SUSPECT_CRASHES = 2
+LOST = Written("lost", 0)
+
+
+class WriteScripts:
+    """The scripts of `claim` and `write`."""
+
+    def __init__(self, dialect: SqliteDialect) -> None:
+        self._dialect = dialect
+        among = dialect.among("run_id")
+        # Share-locked on a server: a take-over marks the worker dead, so it waits for this transaction.
+        self._alive = Statement(f"SELECT 1 FROM workers WHERE worker_id = ? AND dead = 0{dialect.share}")
+        self._wanted = Statement(select_runs(f"{among}{dialect.exclusive}"))
+        self._claim = Statement(
+            "UPDATE runs SET status = 2, owner = ?, fence = fence + 1, wake_at = NULL, waiting_for = '', updated_at = ? "
+            f"WHERE status = 1 AND {among}"
+        )
+        self._mine = Statement(
+            "SELECT run_id, fence, inbox_seq, (SELECT max(seq) FROM journal WHERE journal.run_id = runs.run_id) "
+            f"FROM runs WHERE owner = ? AND {among}"
+        )
+        self._insert = Statement(dialect.or_ignore("journal", 'run_id, seq, fence, kind, "key", attempt, fp, codec, body, at_ms, took_us'))
+        self._there = Statement("SELECT seq, fence, body FROM journal WHERE run_id = ? AND seq BETWEEN ? AND ?")
+        self._row = Statement("SELECT status, fence, owner, inbox_seq FROM runs WHERE run_id = ?")
+        self._take = Statement("UPDATE inbox SET taken_seq = ? WHERE run_id = ? AND id = ? AND taken_seq IS NULL")
+        self._join = Statement(dialect.or_ignore("joins", 'run_id, "key", total, need_good, max_bad, slots, good, bad, active, fired'))
+        self._clear = Statement("UPDATE runs SET crashes = 0 WHERE run_id = ?")
+        mine = "WHERE run_id = ? AND owner = ? AND fence = ?"
+        self._hand_back = Statement(f"UPDATE runs SET status = 1, owner = NULL, ticketed_at = ?, updated_at = ? {mine}")
+        self._park = Statement(
+            "UPDATE runs SET status = 3, owner = NULL, ticketed_at = NULL, wake_at = ?, waiting_for = ?, updated_at = ? "
+            f"{mine} AND inbox_seq = coalesce(?, inbox_seq)"
+        )
+        self._end = Statement(
+            f"UPDATE runs SET status = ?, owner = NULL, ticketed_at = NULL, result = ?, updated_at = ?, notify = {TO_TELL}, "
+            f"expires_at = CASE WHEN parent_id IS NULL THEN ? + keep_s END {mine}"
+        )
+
+    def claim(
+        self, worker_id: str, run_ids: Sequence[str], serves: Mapping[str, AbstractSet[str]], *, alone: bool
+    ) -> Script[list[Claimed | ClaimRefusal]]:
+        if not (yield self._alive(worker_id)):
+            return ["fenced"] * len(run_ids)
+        now = yield from self._dialect.now()
+        listed = self._dialect.listed(run_ids)
+        found = {row[0]: to_run(row) for row in (yield self._wanted(listed))}
+        answers: list[Claimed | ClaimRefusal] = []
+        granted: list[str] = []
+        for run_id in run_ids:
+            run = found.get(run_id)
+            refusal = refused(run, serves, alone=alone)
+            if refusal is None and run is not None:
+                found[run_id] = run = _claimed(run, worker_id, now)
+                granted.append(run_id)
+                answers.append(Claimed(run, now))
+            elif refusal is not None:
+                answers.append(refusal)
+        if granted:
+            yield self._claim(worker_id, now, self._dialect.listed(granted))
+        return answers
+
+    def write(self, worker_id: str, batch: Sequence[RunWrite]) -> Script[list[Written]]:
+        if not (yield self._alive(worker_id)):
+            raise WorkerFenced(worker_id)
+        held = {row[0]: row for row in (yield self._mine(worker_id, self._dialect.listed(write.run_id for write in batch)))}
+        verdicts: list[Written] = []
+        rows: list[tuple[Any, ...]] = []
+        kept: list[RunWrite] = []
+        for write in batch:
+            verdict = yield from self._judge(write, held.get(write.run_id), rows)
+            verdicts.append(verdict)
+            if verdict.verdict == "ok" and write.run_id in held:
+                kept.append(write)
+        if rows:
+            yield self._insert.many(rows)
+        yield from self._inbox_and_joins(kept)
+        moved = yield from self._release(worker_id, kept)
+        return [Written("moved", one.inbox_seq) if write.run_id in moved else one for write, one in zip(batch, verdicts, strict=True)]
+
+    def _judge(self, write: RunWrite, held: Sequence[Any] | None, rows: list[tuple[Any, ...]]) -> Script[Written]:
+        """The verdict on one run's part; the rows that are to be inserted are added to `rows`."""
+        run_id, fence, entries = write.run_id, write.fence, write.entries
+        if held is None or held[1] != fence:
+            return (yield from self._landed_before(write))
+        last = held[3] or 0
+        if entries:
+            check_contiguous(run_id, entries, last)
+            if entries[0].seq <= last:
+                entries = yield from self._not_yet_there(write, last)
+                if entries is None:
+                    return Written("lost", held[2])
+            rows += [(run_id, seq, fence, *rest[:8]) for seq, *rest in entries]
+        return Written("ok", held[2])
+
+    def _not_yet_there(self, write: RunWrite, last: int) -> Script[Sequence[Entry] | None]:
+        """What of a repeated write is missing; None: what is there was written by somebody else."""
+        there = {seq: (fence, body) for seq, fence, body in (yield self._there(write.run_id, write.entries[0].seq, last))}
+        if any(entry.seq in there and there[entry.seq] != (write.fence, entry.body) for entry in write.entries):
+            return None
+        return [entry for entry in write.entries if entry.seq not in there]
+
+    def _landed_before(self, write: RunWrite) -> Script[Written]:
+        """A run that is not mine: lost, unless this is a repeated release whose first copy landed."""
+        found = yield self._row(write.run_id)
+        if not found:
+            return LOST
+        [(status, fence, owner, inbox_seq)] = found
+        release = write.release
+        if release is None or fence < write.fence or (fence == write.fence and owner is not None):
+            return Written("lost", inbox_seq)
+        if write.entries:
+            missing = yield from self._not_yet_there(write, write.entries[-1].seq)
+            landed = missing is not None and not missing
+        else:
+            landed = fence == write.fence
+        fits = status == release.status if release.status.ended else fence > write.fence or status != RunStatus.COMPLETED
+        return Written("ok" if landed and fits else "lost", inbox_seq)
+
+    def _inbox_and_joins(self, writes: Sequence[RunWrite]) -> Script[None]:
+        takes = [(seq, write.run_id, message_id) for write in writes for message_id, seq in write.takes]
+        if takes:
+            yield self._take.many(takes)
+        joins = [(write.run_id, *join, 0, 0, 0, 0) for write in writes for join in write.joins]
+        if joins:
+            yield self._join.many(joins)
+        clear = [(write.run_id,) for write in writes if write.clear_crashes]
+        if clear:
+            yield self._clear.many(clear)
+
+    def _release(self, worker_id: str, writes: Sequence[RunWrite]) -> Script[set[str]]:
+        """Close the claims that say so; returns the runs whose inbox moved on, so that they were not parked."""
+        # In the order of ids, so that no two transactions of a server wait for each other.
+        writes = sorted((write for write in writes if write.release is not None), key=lambda write: write.run_id)
+        moved: set[str] = set()
+        now = (yield from self._dialect.now()) if writes else 0.0
+        for write in writes:
+            release, mine = write.release, (write.run_id, worker_id, write.fence)
+            assert release is not None
+            if release.status == PARKED:
+                if not (yield self._park(release.wake_at, release.waiting_for, now, *mine, release.seen)):
+                    moved.add(write.run_id)
+            elif release.status == READY:
+                yield self._hand_back(now if release.ticketed else None, now, *mine)
+            else:
+                yield self._end(int(release.status), release.result, now, now, *mine)
+        return moved
+
+
+def refused(run: Run | None, serves: Mapping[str, AbstractSet[str]], *, alone: bool) -> ClaimRefusal | None:
+    """Why a run may not be claimed, or None."""
+    if run is None:
+        return "gone"
+    if run.status.ended:
+        return "ended"
+    if run.status != READY:
+        return "taken"
+    if run.version not in serves.get(run.kind, ()):
+        return "unknown"
+    return "suspect" if run.crashes >= SUSPECT_CRASHES and not alone else None
+
+
+def check_contiguous(run_id: str, entries: Sequence[Entry], last: int) -> None:
+    """Raises `StoreRefused` for a gap: a journal with one could not be replayed."""
+    first = entries[0].seq
+    if first > last + 1 or any(entry.seq != first + i for i, entry in enumerate(entries)):
+        seqs = ", ".join(str(entry.seq) for entry in entries[:5])
+        raise StoreRefused(f"run {run_id!r}: entries {seqs} … after entry {last} leave a gap: send them in order. Nothing was written")
+
+
+def _claimed(run: Run, worker_id: str, now: float) -> Run:
+    return replace(run, status=RUNNING, owner=worker_id, fence=run.fence + 1, wake_at=None, waiting_for="", updated_at=now)

@@ -1,0 +1,137 @@
+"""The tables, and how an older file becomes a newer one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import REAL, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
+
+from agentkit.errors import SchemaTooNew
+from agentkit_sql.dialect import Statement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agentkit_sql.dialect import Script, SqliteDialect
+
+metadata = MetaData()
+
+
+def _table(name: str, key: str, /, **columns: type[Text] | type[Integer] | type[REAL] | type[LargeBinary]) -> Table:
+    """Columns whose type is written as `Text`, …; a name that ends in `_` may be NULL (the `_` is dropped)."""
+    keys = key.split()
+    made = [
+        Column(column.rstrip("_"), kind, primary_key=column in keys, nullable=column.endswith("_"), autoincrement=False)
+        for column, kind in columns.items()
+    ]
+    return Table(name, metadata, *made)
+
+
+def _index(name: str, table: Table, columns: str, where: str | None = None, *, unique: bool = False) -> None:
+    Index(name, *(table.c[column] for column in columns.split()), unique=unique, sqlite_where=None if where is None else text(where))
+
+
+schema_version = _table("schema_version", "version", version=Integer)
+
+# The fence and the heartbeat are two rows: on a server a beat would wait behind the flushes that share-lock the fence.
+workers = _table("workers", "worker_id", worker_id=Text, dead=Integer, died_at_=REAL)
+beats = _table("beats", "worker_id", worker_id=Text, beat=Integer, kinds=Text, host=Text, at=REAL)
+
+runs = _table(
+    "runs", "run_id",
+    run_id=Text, kind=Text, version=Text, status=Integer, owner_=Text, fence=Integer, wake=Integer, inbox_seq=Integer,
+    ticketed_at_=REAL,  # when a ticket was last known to be put; NULL: none
+    crashes=Integer, priority=Integer, tenant=Text, key=Text, parent_id_=Text, parent_key=Text, idx=Integer, notify=Integer,
+    depth=Integer, seed=Integer, deadline_=REAL, wake_at_=REAL, waiting_for=Text, keep_s=REAL, trace=Text, meta=Text,
+    created_at=REAL, updated_at=REAL, expires_at_=REAL,
+    input=LargeBinary, result=LargeBinary,  # last: what is read and changed often then stays on the row's first page
+)  # fmt: skip
+_index("runs_owned", runs, "owner", "owner IS NOT NULL")
+_index("runs_ready", runs, "ticketed_at", "status = 1")
+_index("runs_due", runs, "wake_at", "status = 3 AND wake_at IS NOT NULL")
+_index("runs_untold", runs, "run_id", "notify = 1")
+_index("runs_children", runs, "parent_id parent_key idx", "parent_id IS NOT NULL")
+_index("runs_in_window", runs, "parent_id parent_key idx", "status = 3 AND waiting_for = 'window'")
+_index("runs_expiring", runs, "expires_at", "expires_at IS NOT NULL")
+
+# An ordinary table with a unique index: keyed by its primary key alone an entry of 1 KB would cost 4.7 KB (an overflow page each).
+journal = _table(
+    "journal", "run_id seq",
+    run_id=Text, seq=Integer, fence=Integer, kind=Integer, key=Text, attempt=Integer, fp=Text, codec=Integer, body=LargeBinary,
+    at_ms=Integer, took_us=Integer,
+)  # fmt: skip
+_index("journal_snapshots", journal, "run_id seq", "kind = 9")
+
+inbox = _table("inbox", "run_id id", run_id=Text, id=Text, seq=Integer, topic=Text, body=LargeBinary, taken_seq_=Integer)
+_index("inbox_untaken", inbox, "run_id topic", "taken_seq IS NULL")
+
+joins = _table(
+    "joins", "run_id key",
+    run_id=Text, key=Text, total=Integer, need_good=Integer, max_bad=Integer, slots=Integer, good=Integer, bad=Integer, active=Integer,
+    fired=Integer,
+)  # fmt: skip
+
+tickets = _table(
+    "tickets", "n",
+    n=Integer, id=Text, run_id=Text, kind=Text, version=Text, wake=Integer, tenant=Text, priority=Integer, key=Text, trace=Text,
+    served=Text, state=Integer, turn=REAL, due=REAL, put_at=REAL, tries=Integer, deliveries=Integer,
+)  # fmt: skip
+_index("tickets_undelivered", tickets, "id", "state <> 1", unique=True)
+_index("tickets_ready", tickets, "served priority turn n put_at", "state = 0")
+_index("tickets_leased", tickets, "due", "state = 1")
+_index("tickets_delayed", tickets, "due", "state = 2")
+_index("tickets_turns", tickets, "tenant priority turn")
+_index("tickets_keyed", tickets, "key state n", "key <> ''")
+_index("tickets_of_run", tickets, "run_id")
+
+dead_tickets = _table(
+    "dead_tickets", "id",
+    id=Text, run_id=Text, kind=Text, version=Text, wake=Integer, tenant=Text, priority=Integer, key=Text, trace=Text,
+    served=Text, reason=Text, deliveries=Integer, died_at=REAL,
+)  # fmt: skip
+_index("dead_tickets_by_age", dead_tickets, "died_at")
+
+queue_state = _table(
+    "queue_state", "one",
+    one=Integer, last_n=Integer, waiting=Integer, credit0=Integer, credit1=Integer, credit2=Integer, turn0=REAL, turn1=REAL, turn2=REAL,
+)  # fmt: skip
+
+documents = _table("documents", "key", key=Text, value=LargeBinary, version=Integer, expires_at_=REAL)
+_index("documents_expiring", documents, "expires_at", "expires_at IS NOT NULL")
+
+# Who holds permits of a semaphore, and who stands in line for permits or for tokens.
+permits = _table(
+    "permits", "name holder",
+    name=Text, holder=Text, n=Integer, tenant=Text, weight=REAL, turn=REAL, granted=Integer, expires_at=REAL,
+)  # fmt: skip
+buckets = _table("buckets", "name", name=Text, level=REAL, burst=REAL, at=REAL)
+reservations = _table("reservations", "name key", name=Text, key=Text, amount=REAL, settled=Integer, at=REAL)
+_index("reservations_by_age", reservations, "at")
+
+FIRST = 1
+MIGRATIONS: tuple[Callable[[SqliteDialect], list[str]], ...] = ()
+"""What turns version `FIRST + i` into the next one; a new file is made of the tables above at once."""
+
+
+def migrate(dialect: SqliteDialect, store: str, migrations: Sequence[Callable[[SqliteDialect], list[str]]] = MIGRATIONS) -> Script[None]:
+    """Bring the schema to the newest version; to be run in one write transaction, so that of many processes one does it.
+
+    Raises:
+        SchemaTooNew: a newer agentkit made it.
+    """
+    newest = FIRST + len(migrations)
+    names = {row[0] for row in (yield dialect.tables())}
+    if schema_version.name not in names:
+        statements = dialect.ddl(metadata.sorted_tables)
+        statements.append("INSERT INTO queue_state VALUES (1, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0)")
+        statements.append(f"INSERT INTO schema_version (version) VALUES ({newest})")
+    else:
+        [(found,)] = yield Statement("SELECT version FROM schema_version")()
+        if found > newest:
+            raise SchemaTooNew(store, found, newest)
+        statements = [line for step in migrations[found - FIRST :] for line in step(dialect)]
+        statements.append(f"UPDATE schema_version SET version = {newest}")
+        if found == newest:
+            return
+    for line in statements:
+        yield Statement(line)()

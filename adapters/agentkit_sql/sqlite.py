@@ -1,0 +1,303 @@
+"""SQLite: one thread owns one connection and commits in groups.
+
+Whatever is asked while a commit is on its way to the disk is carried out in the next transaction together, each job inside a savepoint,
+so that one sync pays for all and an error undoes only its own job. Nothing here knows an event loop but the token by which a job's
+caller is told, so one connection serves asyncio, trio and several loops at once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar
+
+import anyio
+
+from agentkit.errors import AgentKitError, InvalidSetting, StoreCorrupt, StoreRefused, StoreUnavailable
+from agentkit_sql.dialect import MANY, ROWS, SqliteDialect
+from agentkit_sql.schema import migrate
+
+try:
+    import fcntl
+except ImportError:  # not POSIX: every process checkpoints
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from agentkit.clock import Clock
+    from agentkit_sql.dialect import Call, Script
+
+T = TypeVar("T")
+
+MAX_JOBS = 256  # a transaction; more would only make the first wait for the last
+CACHED_STATEMENTS = 512  # all of ours, prepared once
+STRICT_SINCE = (3, 37, 0)
+# Below it, two connections that checkpoint at once can lose committed pages (the WAL-reset bug): there one process alone does.
+FREE_CHECKPOINTS_SINCE = (3, 51, 3)
+CHECKPOINT_PAGES = 1000  # SQLite's own default: 4 MB of log
+COMMITS_BETWEEN_ELECTIONS = 256
+
+
+class Job(Generic[T]):
+    """A script to run, and how to tell its caller."""
+
+    __slots__ = ("error", "event", "loop", "result", "script", "sync", "topic", "write")
+
+    def __init__(self, script: Script[T], loop: Any, event: anyio.Event, *, write: bool, sync: bool, topic: str) -> None:
+        self.script, self.loop, self.event = script, loop, event
+        self.write, self.sync, self.topic = write, sync, topic
+        self.result: T | None = None
+        self.error: BaseException | None = None
+
+
+def translated(exc: BaseException, path: str) -> BaseException:
+    """The error of the port for an error of the driver: the one place where they meet."""
+    if isinstance(exc, AgentKitError):
+        return exc
+    if isinstance(exc, UnicodeError | OverflowError | sqlite3.DataError | sqlite3.IntegrityError):
+        return StoreRefused(f"{path}: SQLite does not take the data: {exc}. Nothing was written")
+    if not isinstance(exc, sqlite3.Error):
+        return exc
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StoreCorrupt(path, f"{exc}")
+    if code == sqlite3.SQLITE_TOOBIG:
+        return StoreRefused(f"{path}: SQLite does not take the data: {exc}. Nothing was written")
+    ways_out = {
+        sqlite3.SQLITE_BUSY: "another process holds the file's lock: end it if it is stopped, or raise ?busy_timeout_s",
+        sqlite3.SQLITE_FULL: "the disk is full: free some space",
+        sqlite3.SQLITE_IOERR: "the disk failed: check it and the file's folder",
+        sqlite3.SQLITE_READONLY: "the file has become read-only: check its owner and mode",
+        sqlite3.SQLITE_CANTOPEN: "the file cannot be opened: check its folder and the limit of open files",
+    }
+    return StoreUnavailable(path, f"{exc}" + (f" ({ways_out[code]})" if code in ways_out else ""))
+
+
+def connect(path: str, busy_timeout_s: float, clock: Clock) -> sqlite3.Connection:
+    """Open the file, create it when it is missing, and bring its schema up to date. Blocks.
+
+    Raises:
+        InvalidSetting: no such folder, or no right to write.
+        StoreCorrupt: not a database. SchemaTooNew: made by a newer agentkit. StoreUnavailable: locked.
+    """
+    if Path(path).is_dir() or not Path(path).parent.is_dir():
+        raise InvalidSetting("url", path, "a SQLite file in a folder that exists: create the folder first")
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = sqlite3.connect(
+            path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, cached_statements=CACHED_STATEMENTS
+        )
+        _set_up(connection, busy_timeout_s)
+        dialect = SqliteDialect(clock, strict=sqlite3.sqlite_version_info >= STRICT_SINCE)
+        connection.execute("BEGIN IMMEDIATE")
+        drive(connection, migrate(dialect, path))
+        connection.execute("COMMIT")
+    except BaseException as exc:
+        if connection is not None:
+            connection.close()
+        if isinstance(exc, sqlite3.Error) and getattr(exc, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            raise InvalidSetting("url", path, f"a SQLite file that this process may write, in such a folder too ({exc})") from exc
+        raise translated(exc, path) from exc
+    return connection
+
+
+def _set_up(connection: sqlite3.Connection, busy_timeout_s: float) -> None:
+    # SQLite does not wait for others when it changes the journal mode, so processes that start together meet here.
+    pause = threading.Event()
+    for left in range(int(busy_timeout_s / 0.02), -1, -1):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            break
+        except sqlite3.OperationalError:
+            if not left:
+                raise
+            pause.wait(0.02)
+    for pragma in ("cache_size = -16384", "temp_store = MEMORY", "journal_size_limit = 67108864", "wal_autocheckpoint = 0"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def drive(connection: sqlite3.Connection, script: Generator[Call, Any, T]) -> T:
+    """Run a script to its end on a connection."""
+    send, execute = script.send, connection.execute
+    try:
+        sql, params, how = send(None)
+        while True:
+            if how == ROWS:
+                sql, params, how = send(execute(sql, params).fetchall())
+            elif how == MANY:
+                sql, params, how = send(connection.executemany(sql, params).rowcount)
+            else:
+                sql, params, how = send(execute(sql, params).rowcount)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+class Checkpointer:
+    """Elects the one process that moves the log into the file, by a lock on a file beside it.
+
+    The lock dies with its process and another takes it. A process that is stopped keeps it: the log then grows until it goes on.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock: IO[bytes] | None = None
+        self._elected = False
+
+    def stand(self, connection: sqlite3.Connection) -> None:
+        """Become the one if nobody is."""
+        if self._elected:
+            return
+        if fcntl is not None and sqlite3.sqlite_version_info < FREE_CHECKPOINTS_SINCE:
+            self._lock = self._lock or Path(self._path + "-checkpointer").open("ab")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return
+        self._elected = True
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}").fetchall()
+
+    def resign(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+
+class Owner:
+    """The thread that owns a connection."""
+
+    def __init__(self, path: str, connection: sqlite3.Connection, on_commit: Callable[[set[str]], None]) -> None:
+        self._path, self._connection, self._on_commit = path, connection, on_commit
+        self._queue: SimpleQueue[Job[Any] | None] = SimpleQueue()
+        self._full = True
+        self._commits = 0
+        self._checkpointer = Checkpointer(path)
+        self._ended = self._closed = False
+        self._thread = threading.Thread(target=self._serve, name=f"agentkit-sqlite-{Path(path).name}", daemon=True)
+        self._thread.start()
+
+    def put(self, job: Job[Any]) -> None:
+        """Have a job done."""
+        self._queue.put(job)
+        if self._closed:  # it may have come after the last look
+            self._refuse_rest()
+
+    def stop(self) -> None:
+        """Do what is queued, then close the connection. Blocks."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with suppress(OSError, sqlite3.Error):
+            self._checkpointer.stand(self._connection)
+        while not self._ended:
+            jobs = self._take()
+            writes = [job for job in jobs if job.write]
+            if len(writes) < len(jobs):
+                reads = [job for job in jobs if not job.write]
+                for job in reads:
+                    self._run(job)
+                answer(reads)
+            if writes:
+                self._transact(writes)
+                answer(writes)
+        self._connection.close()
+        self._checkpointer.resign()
+        self._closed = True
+        self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        with suppress(Empty):
+            while True:
+                job = self._queue.get_nowait()
+                if job is not None:
+                    job.error = StoreUnavailable(self._path, "it was closed meanwhile")
+                    answer([job])
+
+    def _take(self) -> list[Job[Any]]:
+        """Wait for a job; with it, all that came meanwhile."""
+        jobs: list[Job[Any]] = []
+        job = self._queue.get()
+        while True:
+            if job is None:
+                self._ended = True
+                return jobs
+            jobs.append(job)
+            if len(jobs) >= MAX_JOBS or not self._queue.qsize():
+                return jobs
+            job = self._queue.get_nowait()
+
+    def _run(self, job: Job[Any]) -> None:
+        try:
+            job.result = drive(self._connection, job.script)
+        except BaseException as exc:  # noqa: BLE001  whatever it is, it belongs to the caller, and the thread lives on
+            job.error = self._told(exc)
+
+    def _told(self, exc: BaseException) -> BaseException:
+        told = translated(exc, self._path)
+        if told is not exc:
+            told.__cause__ = exc
+        return told
+
+    def _transact(self, jobs: list[Job[Any]]) -> None:
+        """All of `jobs` in one transaction; an error undoes its own job, one that ends the transaction fails them all."""
+        connection = self._connection
+        try:
+            self._begin(full=any(job.sync for job in jobs))
+            if len(jobs) == 1:
+                self._run(jobs[0])
+                if jobs[0].error is not None:
+                    connection.execute("ROLLBACK") if connection.in_transaction else None
+                    return
+            else:
+                for job in jobs:
+                    connection.execute("SAVEPOINT job")
+                    self._run(job)
+                    if job.error is not None:
+                        if not connection.in_transaction:
+                            raise job.error  # a full disk and its like undo the whole transaction
+                        connection.execute("ROLLBACK TO job")
+                    connection.execute("RELEASE job")
+            connection.execute("COMMIT")
+        except BaseException as exc:  # noqa: BLE001  as in _run
+            told = self._told(exc)
+            for job in jobs:
+                job.error = job.error or told
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            return
+        self._on_commit({job.topic for job in jobs if job.error is None})
+        self._commits += 1
+        if not self._commits % COMMITS_BETWEEN_ELECTIONS:
+            with suppress(OSError, sqlite3.Error):
+                self._checkpointer.stand(connection)
+
+    def _begin(self, *, full: bool) -> None:
+        # The log's order carries the prefix: what is committed without a sync reaches the disk with the next one, before it.
+        if full != self._full:
+            self._connection.execute("PRAGMA synchronous = " + ("FULL" if full else "NORMAL")).fetchall()
+            self._full = full
+        self._connection.execute("BEGIN IMMEDIATE")
+
+
+def answer(jobs: list[Job[Any]]) -> None:
+    """Wake the callers, with one call for each event loop."""
+    events: dict[Any, list[anyio.Event]] = {}
+    for job in jobs:
+        events.setdefault(job.loop, []).append(job.event)
+    for loop, waiting in events.items():
+        call_in(loop, set_all, waiting)
+
+
+def set_all(events: list[anyio.Event]) -> None:
+    for event in events:
+        event.set()
+
+
+def call_in(loop: Any, function: Callable[..., None], *args: object) -> None:
+    """Call a function in an event loop from any thread; a loop that has ended has nobody left to tell."""
+    soon: Callable[..., object] = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+    with suppress(RuntimeError):
+        soon(function, *args)

@@ -1,0 +1,1 @@
+"""Programs that people would really run, each with a README and tests of its own."""

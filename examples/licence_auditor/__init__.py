@@ -1,0 +1,1 @@
+"""A licence auditor for a Python environment: one durable child run per installed distribution."""

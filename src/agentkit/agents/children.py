@@ -1,0 +1,261 @@
+"""Verbs that run other agents as durable children.
+
+The parent journals CHILD with a join (how many, what it needs, the window), then creates the rows, then waits; a waiting parent parks.
+A child's end counts in the join; the parent wakes once, when its condition holds. Results stay in the children and are read in pages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from agentkit.agents.base import encode_input, output_codec
+from agentkit.durable.codec import PLAIN
+from agentkit.errors import AmbiguousStep, Overloaded, RunError
+from agentkit.ports.records import EntryKind, Join, NewRun, RunQuery, RunStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from agentkit.agents.base import Agent, Child
+    from agentkit.durable.execution import Execution
+    from agentkit.durable.journal import Record
+    from agentkit.ports.records import Entry, Run
+
+I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the API
+O = TypeVar("O")  # noqa: E741
+O_co = TypeVar("O_co", covariant=True)
+T = TypeVar("T")
+
+BATCH = 500  # rows of one create: near the time of one sync
+
+
+class Outcomes(Generic[O_co]):
+    """What came of many children, by key. Two plain mappings: nothing to narrow."""
+
+    __slots__ = ("bad", "good")
+
+    def __init__(self, good: Mapping[str, O_co], bad: Mapping[str, RunError]) -> None:
+        self.good, self.bad = good, bad
+
+
+class Need:
+    """How many of the children must succeed, and by when."""
+
+    __slots__ = ("count", "within_s")
+
+    def __init__(self, count: int | None, within_s: float | None = None) -> None:
+        self.count, self.within_s = count, within_s
+
+    @classmethod
+    def all(cls) -> Need:
+        """All of them; the first failure decides."""
+        return cls(None)
+
+    @classmethod
+    def at_least(cls, n: int, /, *, within_s: float | None = None) -> Need:
+        """`n` of them, within a time; the rest is then cancelled."""
+        return cls(n, within_s)
+
+    @classmethod
+    def best_effort(cls, *, within_s: float | None = None) -> Need:
+        """As many as come within the time."""
+        return cls(0, within_s)
+
+    def join(self, key: str, total: int, window: int) -> Join:
+        """As the store counts it."""
+        if self.count is None:
+            return Join(key, total, total, 0, window)
+        if self.count == 0:
+            return Join(key, total, total + 1, total, window)
+        return Join(key, total, self.count, max(0, total - self.count), window)
+
+    def met(self, good: int, total: int) -> bool:
+        return good >= (total if self.count is None else self.count)
+
+
+class Wanted(Generic[O_co]):
+    """A child to be: its key among its siblings, its agent and its input."""
+
+    __slots__ = ("agent", "body", "key")
+
+    def __init__(self, key: str, agent: type[Agent[Any, O_co]], value: object) -> None:
+        self.key, self.agent, self.body = key, agent, encode_input(agent, value)
+
+
+async def run_one(ex: Execution, key: str, agent: type[Agent[I, O]], value: I) -> O:
+    """One child, and its result."""
+    outcomes = await _join(ex, key, [Wanted("", agent, value)], Need.all(), 1)
+    if outcomes.bad:
+        raise outcomes.bad[""]
+    return outcomes.good[""]
+
+
+async def run_map(
+    ex: Execution, key: str, agent: type[Agent[I, O]], inputs: Sequence[I], *, need: Need | None, key_of: Callable[[I], str] | None, max_parallel: int
+) -> list[O] | Outcomes[O]:
+    """One agent over many inputs."""
+    wanted = [Wanted(str(i) if key_of is None else key_of(value), agent, value) for i, value in enumerate(inputs)]
+    outcomes = await _join(ex, key, wanted, need or Need.all(), max_parallel)
+    if need is not None:
+        return outcomes
+    _raise_first(wanted, outcomes)
+    return [outcomes.good[w.key] for w in wanted]
+
+
+async def run_join(ex: Execution, key: str, children: Mapping[str, Child[O]], *, need: Need | None, max_parallel: int) -> dict[str, O] | Outcomes[O]:
+    """Different agents side by side."""
+    wanted = [Wanted(k, child.agent, child.input) for k, child in children.items()]
+    outcomes = await _join(ex, key, wanted, need or Need.all(), max_parallel)
+    if need is not None:
+        return outcomes
+    _raise_first(wanted, outcomes)
+    return {w.key: outcomes.good[w.key] for w in wanted}
+
+
+async def start(ex: Execution, key: str, agent: type[Agent[I, O]], value: I) -> Any:
+    """A run that outlives this one: no join, so nobody waits for it and nobody cancels it."""
+    record = ex.journal.known(key)
+    run_id = f"{ex.run.run_id}/{key}"
+    if record is None or record.outcome is None:
+        ex.check_open()
+        with ex.working():
+            await ex.admit()
+            await ex.journal.settled(ex.journal.note(EntryKind.CHILD, key, {"n": 1, "agent": agent.name}))
+            await ex.host.create_children(ex, [_new(ex, run_id, Wanted("", agent, value), "", 0)])
+            ex.journal.append(EntryKind.RESULT, key, b"null")
+    return ex.host.handle(run_id, agent)
+
+
+async def _join(ex: Execution, key: str, wanted: Sequence[Wanted[O]], need: Need, window: int) -> Outcomes[O]:
+    """Create the children once, wait for the join, and read what came of them as it was when it was decided."""
+    _check(ex, key, wanted)
+    if not wanted:
+        return Outcomes({}, {})
+    identity = hashlib.blake2b(b"\0".join(w.key.encode() + b"\1" + w.body for w in wanted), digest_size=8).hexdigest()
+    fp = f"{identity} {wanted[0].agent.name} {len(wanted)} children"
+    record = ex.journal.known(key, fp)
+    if record is not None and record.outcome is not None:
+        await ex.replayed()
+        decided = PLAIN.decode(record.outcome.body, key)
+    else:
+        ex.check_open()
+        decided = await _await(ex, key, fp, wanted, need, max(1, window), record)
+    return await _outcomes(ex, key, wanted, decided)
+
+
+def _check(ex: Execution, key: str, wanted: Sequence[Wanted[Any]]) -> None:
+    if len(wanted) > ex.host.limits.max_children:
+        raise Overloaded(f"children of {key!r}", ex.host.limits.max_children, 0.0)
+    if ex.run.depth >= ex.host.limits.max_depth:
+        raise Overloaded(f"depth of children under {ex.run.run_id!r}", ex.host.limits.max_depth, 0.0)
+    if len({w.key for w in wanted}) < len(wanted):
+        raise AmbiguousStep(key, "two children have the same key")
+
+
+async def _await(ex: Execution, key: str, fp: str, wanted: Sequence[Wanted[Any]], need: Need, window: int, record: Record | None) -> dict[str, Any]:
+    """Open the join, wait for its message or the time, and journal which children were good, bad and open by then."""
+    opening = None if record is None else record.opening
+    until = await _open(ex, key, fp, wanted, need, window, opening)
+    message = await ex.wait(f"children:{key}", topic=f"join:{key}", until=until)
+    with ex.working():
+        bad, still = await _states(ex, key, len(wanted))
+        good = len(wanted) - len(bad) - len(still)
+        decided = {"bad": bad, "open": still, "met": need.met(good, len(wanted))}
+        body = PLAIN.encode(decided, key)
+        if message is None:
+            ex.journal.append(EntryKind.RESULT, key, body, fp=fp)
+        else:
+            ex.take(message, EntryKind.SIGNAL, key, body, fp=fp)
+        if still:
+            reason = PLAIN.encode({"reason": "its siblings decided the join"}, key)
+            await ex.host.dispatch(await ex.host.store.cancel_children(ex.run.run_id, key, reason), local=ex.local)
+    return decided
+
+
+async def _open(ex: Execution, key: str, fp: str, wanted: Sequence[Wanted[Any]], need: Need, window: int, opening: Entry | None) -> float | None:
+    """CHILD durable first, then the rows; a second CHILD entry says that all rows are there. Returns when to stop waiting."""
+    with ex.working():
+        if opening is None:
+            await ex.admit()
+            until = None if need.within_s is None else ex.store_now() + need.within_s
+            seq = ex.journal.append(EntryKind.CHILD, key, PLAIN.encode({"n": len(wanted), "until": until}, key), fp=fp)
+            ex.host.lane.join(ex.claim, need.join(key, len(wanted), window))
+            ex.has_children = True
+            await ex.journal.settled(seq)
+        else:
+            until = PLAIN.decode(opening.body, key)["until"]
+        if opening is None or opening.attempt == 1:
+            for i in range(0, len(wanted), BATCH):
+                rows = [_new(ex, child_id(ex.run.run_id, key, w.key), w, key, i + j) for j, w in enumerate(wanted[i : i + BATCH])]
+                await ex.host.create_children(ex, rows)
+            ex.journal.append(EntryKind.CHILD, key, PLAIN.encode({"n": len(wanted), "until": until}, key), attempt=2, fp=fp)
+    return until
+
+
+def child_id(parent_id: str, key: str, child_key: str) -> str:
+    """`contract-17/review#1/clause-4`."""
+    return f"{parent_id}/{key}/{child_key}" if child_key else f"{parent_id}/{key}"
+
+
+def _new(ex: Execution, run_id: str, wanted: Wanted[Any], join_key: str, idx: int) -> NewRun:
+    parent = ex.run
+    return NewRun(
+        run_id=run_id, kind=wanted.agent.name, version=wanted.agent.version, input=wanted.body, tenant=parent.tenant, priority=parent.priority,
+        parent_id=parent.run_id if join_key else None, parent_key=join_key, idx=idx, depth=parent.depth + 1,
+        seed=int.from_bytes(hashlib.blake2b(f"{parent.seed}/{run_id}".encode(), digest_size=7).digest(), "big"),
+        deadline=parent.deadline if join_key else None, keep_s=wanted.agent.keep_s, trace=parent.trace, meta=parent.meta, held=ex.local,
+    )  # fmt: skip
+
+
+async def _pages(ex: Execution, key: str) -> list[Run]:
+    """All children of the join in order of idx, read in pages."""
+    rows: list[Run] = []
+    after = -1
+    while True:
+        page = await ex.host.store.list(RunQuery(parent_id=ex.run.run_id, parent_key=key, after_idx=after, limit=BATCH))
+        rows.extend(page)
+        if len(page) < BATCH:
+            return rows
+        after = page[-1].idx
+
+
+async def _states(ex: Execution, key: str, total: int) -> tuple[list[int], list[int]]:
+    """Which children, by idx, ended badly, and which have not ended."""
+    rows = {row.idx: row.status for row in await _pages(ex, key)}
+    bad = [i for i, status in rows.items() if status.ended and status != RunStatus.COMPLETED]
+    still = [i for i in range(total) if i not in rows or not rows[i].ended]
+    return bad, still
+
+
+async def _outcomes(ex: Execution, key: str, wanted: Sequence[Wanted[O]], decided: dict[str, Any]) -> Outcomes[O]:
+    good: dict[str, O] = {}
+    bad: dict[str, RunError] = {}
+    failed, still = set(decided["bad"]), set(decided["open"])
+    with ex.working():
+        rows = {row.idx: row for row in await _pages(ex, key)} if len(still) < len(wanted) else {}
+    for i, w in enumerate(wanted):
+        run_id = child_id(ex.run.run_id, key, w.key)
+        if i in still:
+            bad[w.key] = RunError("NotInTime", "had not ended when the join was decided", run_id)
+        elif i in failed:
+            bad[w.key] = _child_error(rows[i])
+        else:
+            good[w.key] = output_codec(w.agent).decode(rows[i].result, f"result of child {run_id!r}")
+    if not decided["met"]:
+        raise next(iter(error for error in bad.values() if error.kind != "NotInTime"), None) or RunError("NeedNotMet", f"{len(good)} of {len(wanted)} succeeded in time", ex.run.run_id)
+    return Outcomes(good, bad)
+
+
+def _child_error(row: Run) -> RunError:
+    said = PLAIN.decode(row.result, "result") if row.result else {}
+    kind = said.get("kind") or ("RunCancelled" if row.status == RunStatus.CANCELLED else "RunError")
+    return RunError(str(kind), str(said.get("message") or said.get("reason") or ""), row.run_id)
+
+
+def _raise_first(wanted: Sequence[Wanted[Any]], outcomes: Outcomes[Any]) -> None:
+    for w in wanted:
+        if w.key in outcomes.bad:
+            raise outcomes.bad[w.key]
+
+

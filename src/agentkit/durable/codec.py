@@ -1,0 +1,82 @@
+"""Values to JSON bytes and back, by the type a function or an agent declares.
+
+A step returns `decode(encode(result))` the first time too, so that a replay sees exactly what the first run saw.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from agentkit.errors import NotSerialisable
+
+_strict = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
+class Codec:
+    """How values of one type are stored. Without a type only plain JSON is taken, so that nothing changes shape unseen."""
+
+    __slots__ = ("_adapter", "_dump", "_validate", "declared")
+
+    def __init__(self, declared: Any = None) -> None:
+        self.declared = declared
+        self._adapter: TypeAdapter[Any] | None = None if declared in (None, Any) else TypeAdapter(declared)
+        if self._adapter is not None:
+            self._dump, self._validate = self._adapter.dump_json, self._adapter.validate_json
+
+    def encode(self, value: Any, what: str) -> bytes:
+        """Bytes of JSON. Raises `NotSerialisable` with the path inside the value."""
+        try:
+            if self._adapter is None:
+                return _strict.encode(value).encode()
+            return self._dump(value, warnings="error")
+        except (TypeError, ValueError, RecursionError, PydanticSerializationError) as exc:
+            path, problem = blame(value)
+            raise NotSerialisable(what, path, problem or str(exc)) from exc
+
+    def decode(self, body: bytes, what: str) -> Any:
+        """The value again. Raises `NotSerialisable` when the bytes do not fit the declared type."""
+        try:
+            return from_json(body) if self._adapter is None else self._validate(body)
+        except (ValidationError, ValueError) as exc:
+            raise NotSerialisable(what, *_first_fault(exc)) from exc
+
+    def round_trip(self, value: Any, what: str) -> tuple[bytes, Any]:
+        body = self.encode(value, what)
+        return body, self.decode(body, what)
+
+
+PLAIN = Codec()
+
+
+def _first_fault(exc: Exception) -> tuple[str, str]:
+    if not isinstance(exc, ValidationError):
+        return "", str(exc)
+    fault = exc.errors(include_url=False)[0]
+    return "".join(f"[{p!r}]" if isinstance(p, int) else f".{p}" for p in fault["loc"]), fault["msg"]
+
+
+def blame(value: Any, path: str = "") -> tuple[str, str]:
+    """(path, problem) of the first part that JSON cannot hold; ("", "") when all of it can."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if found := blame(part, f"{path}[{key!r}]"):
+                if found[1]:
+                    return found
+        return "", ""
+    if isinstance(value, list | tuple):
+        for i, part in enumerate(value):
+            found = blame(part, f"{path}[{i}]")
+            if found[1]:
+                return found
+        return "", ""
+    try:
+        to_json(value)
+    except Exception as exc:
+        return path, str(exc)
+    if value is not None and not isinstance(value, str | int | float | bool):
+        return path, f"a {type(value).__qualname__} is not plain JSON"
+    return "", ""

@@ -1,0 +1,95 @@
+"""What the runtime needs to know of a function that is a step: looked up once, then remembered."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from agentkit.durable.codec import PLAIN, Codec
+from agentkit.errors import NotSerialisable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Function:
+    """A step's function: whether it is async, wants a `StepContext` first, and how its result is stored."""
+
+    __slots__ = ("codec", "is_async", "name", "wants_context")
+
+    def __init__(self, fn: Callable[..., Any], context_types: tuple[type, ...]) -> None:
+        target = _target(fn)
+        self.name = getattr(target, "__qualname__", type(target).__qualname__)
+        self.is_async = inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004 - a callable object's method
+        hints = _hints(target)
+        self.wants_context = _first_hint(target, hints) in context_types
+        self.codec = codec_of(_result(hints), self.name)
+
+
+_functions: WeakKeyDictionary[Any, Function] = WeakKeyDictionary()
+_codecs: dict[Any, Codec] = {}
+
+
+def function_of(fn: Callable[..., Any], context_types: tuple[type, ...]) -> Function:
+    """The description of `fn`. Methods share that of their function; what cannot be remembered is described anew."""
+    key = getattr(fn, "__func__", fn)
+    try:
+        found = _functions.get(key)
+        if found is None:
+            found = _functions[key] = Function(fn, context_types)
+    except TypeError:
+        return Function(fn, context_types)
+    return found
+
+
+def codec_of(declared: Any, what: str) -> Codec:
+    """The codec of a declared type, made once. Raises `NotSerialisable` when pydantic cannot make one."""
+    if declared in (None, Any):
+        return PLAIN
+    try:
+        if (found := _codecs.get(declared)) is not None:
+            return found
+        made = _codecs[declared] = Codec(declared)
+    except TypeError:  # an unhashable annotation
+        return Codec(declared)
+    except Exception as exc:
+        raise NotSerialisable(f"result type of {what}", "", str(exc).partition("\n")[0]) from exc
+    return made
+
+
+def _target(fn: Any) -> Any:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return inspect.unwrap(fn)
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    if not inspect.isroutine(target):
+        target = getattr(type(target), "__call__", target)
+    try:
+        return typing.get_type_hints(target)
+    except (NameError, TypeError, AttributeError):  # names of a local scope, builtins: no declaration, so plain JSON only
+        return {}
+
+
+def _result(hints: dict[str, Any]) -> Any:
+    declared = hints.get("return")
+    if declared is type(None):
+        return None
+    if typing.get_origin(declared) in (typing.get_origin(typing.Awaitable[Any]), typing.get_origin(typing.Coroutine[Any, Any, Any])):
+        declared = typing.get_args(declared)[-1]
+    return None if isinstance(declared, typing.TypeVar) else declared
+
+
+def _first_hint(target: Any, hints: dict[str, Any]) -> Any:
+    """The annotation of the first parameter that a caller passes."""
+    try:
+        names = list(inspect.signature(target).parameters)
+    except (TypeError, ValueError):
+        return None
+    if names and names[0] == "self":
+        names = names[1:]
+    return hints.get(names[0]) if names else None

@@ -1,0 +1,340 @@
+"""Group commit: one ordered writer for the journals of all runs of a worker.
+
+A lane has one batch in flight. While it is on its way, what other runs hand in gathers, and becomes the next batch: no timer, so an idle
+system commits at once and a busy one commits what arrived during the last sync. Durability is a prefix per run: entry n is never
+durable without n - 1.
+
+The one unknown is a connection lost at COMMIT. The lane then sends the very same batch again until it is answered, and takes nothing
+else meanwhile: a claim whose last write is open must not be used (a model checker finds two live owners otherwise). An entry that the
+store refuses is found by halving the batch by run; it fails alone, the later entries of its run are withheld, all others go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import anyio
+
+from agentkit.errors import ClaimLost, StoreRefused, StoreUnavailable, WorkerFenced
+from agentkit.ports.records import Entry, EntryKind, Join, Release, RunWrite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agentkit.clock import Clock
+    from agentkit.ports.records import Written
+    from agentkit.ports.runs import RunStore
+
+MAX_ROWS = 500  # a batch of 1 KB rows then stays near the time of one sync
+MAX_BYTES = 1_000_000
+HIGH_WATER_ROWS = 20_000  # 40 full batches: seconds of a slow disk; more would only move the queue into memory
+_LAGGING = frozenset({EntryKind.RESULT, EntryKind.ERROR, EntryKind.PROGRESS, EntryKind.TIMER, EntryKind.VOID})
+
+Durability = Literal["memory", "relaxed", "durable", "strict"]
+
+
+class Claim:
+    """A claim in memory: the right to write one run's journal, from `claim` to its release."""
+
+    __slots__ = (
+        "acked", "clear_crashes", "closed", "durability", "error", "fence", "inbox_seq", "joins", "lazy", "on_inbox", "on_lost", "pending", "queued",
+        "release", "released", "run_id", "seq", "sync", "takes", "waiters",
+    )  # fmt: skip
+
+    def __init__(self, run_id: str, fence: int, *, seq: int = 0, inbox_seq: int = 0, crashed: bool = False, durability: Durability = "durable") -> None:
+        self.run_id, self.fence, self.durability = run_id, fence, durability
+        self.seq = self.acked = seq
+        self.inbox_seq = inbox_seq
+        self.clear_crashes = crashed
+        self.lazy = durability == "memory"
+        self.pending: list[Entry] = []
+        self.takes: list[tuple[str, int]] = []
+        self.joins: list[Join] = []
+        self.release: Release | None = None
+        self.released: Literal["ok", "moved"] | None = None
+        self.closed = self.queued = self.sync = False
+        self.error: Exception | None = None
+        self.waiters: list[tuple[int, anyio.Event]] = []
+        self.on_inbox: Callable[[], None] | None = None
+        self.on_lost: Callable[[], None] | None = None
+
+    def discard(self) -> int:
+        """Forget what was handed in lazily and never had to be written; returns how many entries that were."""
+        dropped, self.pending = len(self.pending), []
+        self.seq -= dropped
+        return dropped
+
+    def ahead(self) -> int:
+        """Entries handed in and not yet acknowledged."""
+        return self.seq - self.acked
+
+
+Batch: TypeAlias = list[tuple[Claim, RunWrite]]
+
+
+class Lane:
+    """The ordered writer of one registration."""
+
+    def __init__(self, store: RunStore, worker_id: str, clock: Clock, *, lease_s: float, on_dead: Callable[[], None], on_flush: Callable[[int, float], None]) -> None:
+        self.worker_id = worker_id
+        self.rows = 0
+        self._store, self._clock, self._lease_s = store, clock, lease_s
+        self._on_dead, self._on_flush = on_dead, on_flush
+        self._queue: deque[Claim] = deque()
+        self._wake: anyio.Event | None = None
+        self._room: anyio.Event | None = None
+        self._closing = False
+        self._dead = False
+
+    def append(self, claim: Claim, kind: EntryKind, key: str, body: bytes = b"", *, attempt: int = 1, fp: str = "", took_us: int = 0, codec: int = 0) -> int:
+        """Hand in an entry and return its seq; it is encoded already, so a later change of the value cannot reach the journal."""
+        if claim.closed or claim.error is not None:
+            raise claim.error or ClaimLost(claim.run_id, claim.fence)
+        claim.seq = seq = claim.seq + 1
+        claim.pending.append(Entry(seq, kind, key, attempt, fp, codec, body, int(self._clock.time() * 1000), took_us))
+        self.rows += 1
+        if kind not in _LAGGING or claim.durability != "relaxed":
+            claim.sync = True
+        if not claim.lazy:
+            self._enqueue(claim)
+        return seq
+
+    def take(self, claim: Claim, message_id: str, seq: int) -> None:
+        """Mark a message as taken by the entry `seq`, handed in just before: both are written together or neither."""
+        claim.takes.append((message_id, seq))
+
+    def join(self, claim: Claim, join: Join) -> None:
+        """Open a join with the CHILD entry handed in just before."""
+        claim.joins.append(join)
+
+    async def settled(self, claim: Claim, seq: int | None = None) -> None:
+        """Wait until entry `seq` (default: all handed in) is durable. Raises `ClaimLost`, `StoreRefused`, `WorkerFenced`."""
+        seq = claim.seq if seq is None else seq
+        if claim.lazy and claim.pending:
+            self._enqueue(claim)
+        while claim.acked < seq:
+            if claim.error is not None:
+                raise claim.error
+            event = anyio.Event()
+            claim.waiters.append((seq, event))
+            await event.wait()
+        if claim.error is not None:
+            raise claim.error
+
+    async def release(self, claim: Claim, release: Release) -> Literal["ok", "moved"]:
+        """The claim's last write. `moved`: the inbox moved on, the run was not parked and the claim stays open."""
+        claim.release, claim.released, claim.sync = release, None, True
+        claim.closed = True
+        self._enqueue(claim)
+        while claim.released is None and claim.error is None:
+            event = anyio.Event()
+            claim.waiters.append((-1, event))
+            await event.wait()
+        if claim.error is not None:
+            raise claim.error
+        if claim.released == "moved":
+            claim.closed = False
+        return claim.released or "ok"
+
+    @property
+    def full(self) -> bool:
+        """Over the high-water mark: no new step body should start."""
+        return self.rows > HIGH_WATER_ROWS
+
+    async def room(self) -> None:
+        """Wait until the lane is under its high-water mark."""
+        while self.full and not self._dead:
+            if self._room is None:
+                self._room = anyio.Event()
+            await self._room.wait()
+
+    def abandon(self) -> None:
+        """The registration is dead: everything not acknowledged is lost, and everybody who waits is told."""
+        self._dead = True
+        for claim in list(self._queue):
+            self._fail(claim, WorkerFenced(self.worker_id))
+        self._nudge()
+
+    def close(self) -> None:
+        """Let `run` end once everything handed in is written."""
+        self._closing = True
+        self._nudge()
+
+    async def run(self) -> None:
+        """Write batches until closed or dead."""
+        while not self._dead:
+            if not self._queue:
+                if self._closing:
+                    return
+                self._wake = anyio.Event()
+                await self._wake.wait()
+                continue
+            sync, batch = self._gather()
+            with anyio.CancelScope(shield=True):
+                await self._commit(batch, sync=sync)
+            if self._room is not None and not self.full:
+                self._room.set()
+                self._room = None
+
+    def _enqueue(self, claim: Claim) -> None:
+        if not claim.queued:
+            claim.queued = True
+            self._queue.append(claim)
+            if self._wake is not None:
+                self._nudge()
+        if self._dead:
+            self._fail(claim, WorkerFenced(self.worker_id))
+
+    def _nudge(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+            self._wake = None
+
+    def _gather(self) -> tuple[bool, Batch]:
+        """Whole runs in the order they came, up to the caps; a run that did not fit goes to the back of the line.
+
+        With it, whether to sync: a batch has the strictest class among its rows.
+        """
+        batch: Batch = []
+        rows = size = 0
+        sync = False
+        for _ in range(len(self._queue)):
+            if rows >= MAX_ROWS or size >= MAX_BYTES:
+                break
+            claim = self._queue.popleft()
+            entries, claim.pending = claim.pending, []
+            cut = _fitting(entries, MAX_ROWS - rows, MAX_BYTES - size)
+            whole = cut == len(entries)
+            if not whole:
+                entries, claim.pending = entries[:cut], entries[cut:]
+            rows += len(entries)
+            size += sum(len(e.body) for e in entries)
+            claim.queued = not whole
+            sync = sync or claim.sync
+            if claim.queued:
+                self._queue.append(claim)
+            batch.append((claim, _run_write(claim, entries, whole=whole)))
+        return sync, batch
+
+    async def _commit(self, batch: Batch, *, sync: bool) -> None:
+        """Send until answered; the unknown outcome of one try is settled by sending the very same batch again."""
+        started, wait_s = self._clock.monotonic(), 0.02
+        while not self._dead:
+            try:
+                began = time.perf_counter()
+                verdicts = await self._store.write(self.worker_id, [w for _, w in batch], sync=sync)
+            except StoreUnavailable:
+                if self._clock.monotonic() - started > self._lease_s:
+                    self._on_dead()
+                    break
+                await anyio.sleep(wait_s)
+                wait_s = min(1.0, wait_s * 2)
+            except WorkerFenced:
+                self._on_dead()
+                break
+            except StoreRefused as exc:
+                await self._isolate(batch, exc, sync=sync)
+                return
+            else:
+                self._on_flush(sum(len(w.entries) for _, w in batch), time.perf_counter() - began)
+                for (claim, write), verdict in zip(batch, verdicts, strict=True):
+                    self._settle(claim, write, verdict)
+                return
+        for claim, _ in batch:
+            self._fail(claim, WorkerFenced(self.worker_id))
+
+    async def _isolate(self, batch: Batch, refused: StoreRefused, *, sync: bool) -> None:
+        """Halve by run, then by entry, until the guilty entry stands alone."""
+        if len(batch) > 1:
+            half = len(batch) // 2
+            await self._commit(batch[:half], sync=sync)
+            await self._commit(batch[half:], sync=sync)
+            return
+        claim, write = batch[0]
+        if len(write.entries) <= 1:
+            self.rows -= len(write.entries)
+            self._fail(claim, refused)
+            return
+        for one in _split(write):
+            if claim.error is None:
+                await self._commit([(claim, one)], sync=sync)
+            else:
+                self.rows -= len(one.entries)
+
+    def _settle(self, claim: Claim, write: RunWrite, verdict: Written) -> None:
+        self.rows -= len(write.entries)
+        if verdict.verdict == "lost":
+            self._fail(claim, ClaimLost(claim.run_id, claim.fence))
+            return
+        if write.entries:
+            claim.acked = write.entries[-1].seq
+        if write.release is not None:
+            claim.released = "moved" if verdict.verdict == "moved" else "ok"
+        if verdict.inbox_seq > claim.inbox_seq and claim.on_inbox is not None:
+            claim.on_inbox()
+        if claim.waiters:
+            _wake(claim)
+
+    def _fail(self, claim: Claim, error: Exception) -> None:
+        if claim.error is None:
+            claim.error = error
+        self.rows -= len(claim.pending)
+        claim.pending = []
+        for _, event in claim.waiters:
+            event.set()
+        claim.waiters = []
+        if claim.on_lost is not None:
+            claim.on_lost()
+
+
+def _wake(claim: Claim) -> None:
+    later: list[tuple[int, anyio.Event]] = []
+    for seq, event in claim.waiters:
+        if (seq >= 0 and claim.acked >= seq) or (seq < 0 and claim.released is not None):
+            event.set()
+        else:
+            later.append((seq, event))
+    claim.waiters = later
+
+
+def _fitting(entries: Sequence[Entry], rows: int, size: int) -> int:
+    """How many of `entries` fit; at least one, for an entry bigger than a whole batch must go too."""
+    if len(entries) <= rows and sum(len(e.body) for e in entries) <= size:
+        return len(entries)
+    fit = 0
+    for entry in entries[:rows]:
+        size -= len(entry.body)
+        if size < 0 and fit:
+            break
+        fit += 1
+    return fit
+
+
+def _run_write(claim: Claim, entries: Sequence[Entry], *, whole: bool) -> RunWrite:
+    """What goes with these entries: takes and joins belong to an entry among them; a release only goes with the last."""
+    last = entries[-1].seq if entries else claim.seq
+    takes, joins = claim.takes, claim.joins
+    if takes:
+        claim.takes = [t for t in takes if t[1] > last]
+        takes = [t for t in takes if t[1] <= last]
+    if joins and whole:
+        claim.joins = []
+    clear = claim.clear_crashes and any(e.kind == EntryKind.RESULT for e in entries)
+    if clear:
+        claim.clear_crashes = False
+    release = None
+    if whole:
+        release, claim.release, claim.sync = claim.release, None, False
+    return RunWrite(claim.run_id, claim.fence, entries, takes, joins if whole else (), clear, release)
+
+
+def _split(write: RunWrite) -> list[RunWrite]:
+    """One write per entry, in order; takes go with their entry, joins and the release with the last."""
+    out: list[RunWrite] = []
+    for entry in write.entries:
+        is_last = entry is write.entries[-1]
+        takes = [t for t in write.takes if t[1] == entry.seq]
+        out.append(RunWrite(write.run_id, write.fence, [entry], takes, write.joins if is_last else (), False, write.release if is_last else None))
+    return out

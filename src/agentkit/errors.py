@@ -1,0 +1,281 @@
+"""Every error of agentkit, in one tree. Each says whether the effect may have happened.
+
+    AgentKitError
+    ├── RunError(kind, message, run_id)      a run ended without a result
+    │   ├── StepError(… step)                a step failed; raised live and on replay alike
+    │   ├── RunBuried                        given up: it killed its process, or its journal does not fit the code
+    │   └── RunTimeout                       its deadline passed
+    ├── RunCancelled                         cancelled by somebody
+    ├── RunNotFound   RunConflict            no such run; another run has that id
+    ├── SignalTimeout                        wait_for waited in vain
+    ├── Misuse                               the code breaks a rule of durable execution
+    │   ├── AmbiguousStep                    a step whose name is not the same in every replay
+    │   ├── JournalMismatch                  the journal was written by other code
+    │   ├── NotSerialisable                  a value that does not survive JSON, with the path inside it
+    │   └── UnknownAgent                     no agent of that name here
+    ├── InvalidInput                         the input of a run does not validate
+    ├── InvalidSetting                       a URL, a variable or an option is wrong
+    │   ├── AdapterNotInstalled              (also an ImportError)
+    │   └── UnknownScheme
+    ├── Overloaded(retry_after_s)
+    │   └── QueueFull
+    └── StoreError
+        ├── StoreUnavailable                 no answer: a write may have happened
+        ├── StoreRefused                     the store refused the data: nothing was written
+        │   ├── EntryTooLarge  ValueTooLarge  InvalidKey  InvalidLimit
+        │   ├── ValueConflict                another writer was first
+        │   └── SchemaTooNew  StoreCorrupt
+        ├── WorkerFenced                     this worker was declared dead: nothing was written
+        └── ClaimLost                        the run belongs to somebody else: nothing was written
+    RunParked (a BaseException)              unwinds the frames of a run that parks or drains
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class AgentKitError(Exception):
+    """Any error of agentkit."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing when nothing is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+class RunError(AgentKitError):
+    """A run ended without a result. Its finished steps happened, and their effects with them."""
+
+    def __init__(self, kind: str, message: str, run_id: str = "") -> None:
+        self.kind, self.message, self.run_id = kind, message, run_id
+        super().__init__(f"{kind}: {message}" + (f" (run {run_id!r})" if run_id else ""))
+
+
+class StepError(RunError):
+    """A step failed, live or on replay: never the original type, so that both take the same `except`. The step's effect may have happened."""
+
+    def __init__(self, kind: str, message: str, step: str = "", run_id: str = "") -> None:
+        super().__init__(kind, message, run_id)
+        self.step = step
+
+
+class RunBuried(RunError):
+    """The run was given up and waits for `redrive`. Its finished steps happened."""
+
+
+class RunTimeout(RunError):
+    """The run's deadline passed. Its finished steps happened."""
+
+
+class RunCancelled(AgentKitError):
+    """The run was cancelled. Its finished steps happened."""
+
+    def __init__(self, run_id: str, reason: str = "") -> None:
+        self.run_id, self.reason = run_id, reason
+        super().__init__(f"run {run_id!r} was cancelled" + (f": {reason}" if reason else ""))
+
+
+class RunNotFound(AgentKitError):
+    """No such run in this store: never created, or purged after its retention. Nothing was written."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"no run {run_id!r} in this store: check the id and the state URL (ended runs are purged after keep_s)")
+
+
+class RunConflict(AgentKitError):
+    """The id belongs to a run of another agent or with another input. Nothing was written."""
+
+    def __init__(self, run_id: str, kind: str, wanted: str) -> None:
+        self.run_id, self.kind, self.wanted = run_id, kind, wanted
+        what = "another input" if kind == wanted else f"agent {kind!r}, not {wanted!r}"
+        super().__init__(f"run {run_id!r} exists with {what}: one run_id names one run; choose a new id")
+
+
+class SignalTimeout(AgentKitError):
+    """`wait_for` waited `timeout_s` in vain. Journalled: a replay raises it too."""
+
+    def __init__(self, signal: str, timeout_s: float) -> None:
+        self.signal, self.timeout_s = signal, timeout_s
+        super().__init__(f"no signal {signal!r} within {timeout_s:g} s")
+
+
+class Misuse(AgentKitError):
+    """The code breaks a rule of durable execution."""
+
+
+class AmbiguousStep(Misuse):
+    """A step whose name would differ between replays. It was not started."""
+
+    def __init__(self, step: str, why: str) -> None:
+        self.step = step
+        super().__init__(f"step {step!r}: {why}. Use ctx.gather(), ctx.branch(key), or key= to give it a name of its own")
+
+
+class JournalMismatch(Misuse):
+    """The journal was written by code that asked for something else here. The step was not started."""
+
+    def __init__(self, run_id: str, step: str, recorded: str, asked: str) -> None:
+        self.run_id, self.step, self.recorded, self.asked = run_id, step, recorded, asked
+        super().__init__(
+            f"run {run_id!r}, step {step!r}: recorded {recorded}, the code now asks for {asked}. Raise the agent's version, "
+            f"or keep arguments and order of recorded steps as they were"
+        )
+
+
+class NotSerialisable(Misuse):
+    """A value cannot go through JSON. Where it was a step's result, the step ran."""
+
+    def __init__(self, what: str, path: str, problem: str) -> None:
+        self.what, self.path, self.problem = what, path, problem
+        super().__init__(f"{what}: {path or 'the value'} does not survive JSON: {problem}. Return plain data or a pydantic model, or give returns=")
+
+
+class UnknownAgent(Misuse):
+    """No agent of that name is registered here. Nothing was written."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name, self.known = name, sorted(known)
+        listed = ", ".join(self.known) or "none"
+        super().__init__(f"no agent {name!r} here (registered: {listed}){nearest(name, self.known)}; list it in Runtime(agents=[…])")
+
+
+class InvalidInput(AgentKitError):
+    """The input of a run does not validate. Nothing was written."""
+
+    def __init__(self, agent: str, problem: str) -> None:
+        self.agent, self.problem = agent, problem
+        super().__init__(f"input of {agent!r}: {problem}")
+
+
+class InvalidSetting(AgentKitError):
+    """A URL, an environment variable or an option is wrong. Nothing was opened."""
+
+    def __init__(self, name: str, value: object, rule: str) -> None:
+        self.name, self.value, self.rule = name, value, rule
+        super().__init__(f"{name}={value!r}: {rule}")
+
+
+class AdapterNotInstalled(InvalidSetting, ImportError):
+    """An adapter's driver is missing. Nothing was opened."""
+
+    def __init__(self, scheme: str, extra: str) -> None:
+        super().__init__("url", f"{scheme}://", f"its driver is missing; install it with: pip install 'agentkit-async[{extra}]'")
+
+
+class UnknownScheme(InvalidSetting):
+    """No adapter serves this URL scheme. Nothing was opened."""
+
+    def __init__(self, port: str, url: str, known: Iterable[str]) -> None:
+        scheme, known = url.partition(":")[0], sorted(known)
+        super().__init__(port, url, f"no adapter for {scheme!r}; installed: {', '.join(known)}{nearest(scheme, known)}")
+
+
+class Overloaded(AgentKitError):
+    """Too much is waiting already. Nothing was started; try again after `retry_after_s` seconds."""
+
+    def __init__(self, what: str, limit: int, retry_after_s: float) -> None:
+        self.what, self.limit, self.retry_after_s = what, limit, retry_after_s
+        super().__init__(f"{what} is full ({limit}); try again in {retry_after_s:g} s")
+
+
+class QueueFull(Overloaded):
+    """The queue is at `max_depth`. Nothing was written."""
+
+
+class StoreError(AgentKitError):
+    """A store did not do as asked."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer. A write may have happened."""
+
+    def __init__(self, store: str, problem: str) -> None:
+        self.store, self.problem = store, problem
+        super().__init__(f"{store}: {problem}")
+
+
+class StoreRefused(StoreError):
+    """The store refused the data. Nothing was written."""
+
+
+class EntryTooLarge(StoreRefused):
+    """A value over the limit of a journal entry. Nothing was written; where it was a step's result, the step ran."""
+
+    def __init__(self, what: str, size: int, limit: int) -> None:
+        self.what, self.size, self.limit = what, size, limit
+        super().__init__(f"{what} is {size} bytes, the limit is {limit}: keep big data in a blob store and return its address")
+
+
+class ValueTooLarge(StoreRefused):
+    """Over `max_value_bytes`. Nothing was written."""
+
+    def __init__(self, key: str, size: int, limit: int) -> None:
+        self.key, self.size, self.limit = key, size, limit
+        super().__init__(f"value of {key!r} is {size} bytes, the limit is {limit}: split it, or keep an address instead")
+
+
+class InvalidKey(StoreRefused):
+    """A key or id outside the rule. Nothing was written."""
+
+    def __init__(self, key: str, rule: str) -> None:
+        self.key, self.rule = key, rule
+        super().__init__(f"key {key[:80]!r}: {rule}")
+
+
+class InvalidLimit(StoreRefused):
+    """A weight or amount that can never be granted. Nothing was written."""
+
+    def __init__(self, name: str, asked: float, most: float) -> None:
+        self.name, self.asked, self.most = name, asked, most
+        super().__init__(f"limit {name!r}: {asked:g} asked, but it never has more than {most:g}: ask for less or raise the limit")
+
+
+class ValueConflict(StoreRefused):
+    """Another writer was first. Nothing was written."""
+
+    def __init__(self, key: str, expected: int, found: int) -> None:
+        self.key, self.expected, self.found = key, expected, found
+        super().__init__(f"{key!r}: expected version {expected}, found {found}; read it again and decide anew")
+
+
+class SchemaTooNew(StoreRefused):
+    """The store was migrated by a newer agentkit. Nothing was written."""
+
+    def __init__(self, store: str, found: int, known: int) -> None:
+        self.found, self.known = found, known
+        super().__init__(f"{store}: its schema is version {found}, this agentkit knows up to {known}: upgrade agentkit-async")
+
+
+class StoreCorrupt(StoreRefused):
+    """The store's file is damaged or no database. Nothing was written."""
+
+    def __init__(self, store: str, problem: str) -> None:
+        self.store, self.problem = store, problem
+        super().__init__(f"{store}: {problem}. Restore it from a backup, or move it away to start empty")
+
+
+class WorkerFenced(StoreError):
+    """This worker was declared dead. Nothing was written; it registers anew."""
+
+    def __init__(self, worker_id: str) -> None:
+        self.worker_id = worker_id
+        super().__init__(f"worker {worker_id} was declared dead by another process")
+
+
+class ClaimLost(StoreError):
+    """The run belongs to somebody else now. Nothing was written."""
+
+    def __init__(self, run_id: str, fence: int) -> None:
+        self.run_id, self.fence = run_id, fence
+        super().__init__(f"run {run_id!r}: claim {fence} is no longer valid")
+
+
+class RunParked(BaseException):
+    """Unwinds the frames of a run that parks or drains. Never swallow it."""

@@ -1,0 +1,32 @@
+"""Adapters and agents of other packages, found by entry point and loaded on first use."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+from agentkit.errors import UnknownScheme
+
+if TYPE_CHECKING:
+    from agentkit.clock import Clock
+
+PORTS = ("runs", "queue", "values", "limits")
+
+
+def adapters(port: str) -> dict[str, EntryPoint]:
+    """Scheme -> entry point of all adapters installed for a port. Nothing is imported."""
+    return {entry.name: entry for entry in sorted(entry_points(group=f"agentkit.{port}"))}
+
+
+def open_url(port: str, url: str, clock: Clock) -> Any:
+    """The adapter that serves a URL; no I/O yet. Raises `UnknownScheme`, `AdapterNotInstalled`, `InvalidSetting`."""
+    found = adapters(port)
+    entry = found.get(url.partition(":")[0])
+    if entry is None:
+        raise UnknownScheme(port, url, found)
+    return entry.load()(url, clock=clock)
+
+
+def agents() -> list[Any]:
+    """Agent classes or modules that installed packages announce."""
+    return [entry.load() for entry in entry_points(group="agentkit.agents")]

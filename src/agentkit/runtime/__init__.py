@@ -1,0 +1,1 @@
+"""What an app embeds: the runtime, its worker, and the handles of runs."""

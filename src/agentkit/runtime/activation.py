@@ -1,0 +1,238 @@
+"""One claimed run, from loading its journal to its release: decide what came of it, and write that as the claim's last write."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import anyio
+
+from agentkit import logs, telemetry
+from agentkit.agents.base import input_codec, output_codec
+from agentkit.agents.context import Context
+from agentkit.durable.codec import PLAIN
+from agentkit.durable.execution import Execution, shielded
+from agentkit.durable.group_commit import Claim
+from agentkit.durable.identity import Scope
+from agentkit.durable.versions import upcast
+from agentkit.errors import (
+    ClaimLost,
+    JournalMismatch,
+    NotSerialisable,
+    RunCancelled,
+    RunError,
+    RunParked,
+    StepError,
+    StoreRefused,
+    StoreUnavailable,
+    WorkerFenced,
+)
+from agentkit.ports.records import EntryKind, Release, RunStatus
+
+if TYPE_CHECKING:
+    from agentkit.agents.base import AnyAgent
+    from agentkit.ports.records import Claimed, Entry, Message, Run
+    from agentkit.runtime.engine import Engine
+
+log = logging.getLogger("agentkit.runtime")
+
+STORE_RETRY_S = 2.0  # a step's own store did not answer: ask again soon, without holding a slot
+PUBLIC = {
+    RunStatus.READY: "queued", RunStatus.RUNNING: "running", RunStatus.PARKED: "waiting", RunStatus.COMPLETED: "done",
+    RunStatus.FAILED: "failed", RunStatus.CANCELLED: "cancelled", RunStatus.BURIED: "buried",
+}  # fmt: skip
+
+
+class Outcome(NamedTuple):
+    """What `run()` came to: a value, or what it raised."""
+
+    value: Any = None
+    raised: BaseException | None = None
+
+
+Left = Literal["ended", "parked", "released", "lost"]
+
+
+class Activation:
+    """A claimed run in this process."""
+
+    def __init__(self, engine: Engine, claimed: Claimed, *, local: bool) -> None:
+        self.run, self._now = claimed.run, claimed.store_now
+        self._at = engine.clock.monotonic()
+        self._engine, self._local = engine, local
+        self._agent: AnyAgent = engine.registry.find(self.run.kind, self.run.version)
+        self.execution: Execution | None = None
+        self._draining = False
+        self.left_at: float | None = None
+
+    async def perform(self) -> Left:
+        """Run until the claim is released or lost."""
+        run, began = self.run, time.perf_counter()
+        claim: Claim | None = None
+        attributes = {telemetry.RUN_ID: run.run_id, telemetry.AGENT: run.kind, telemetry.VERSION: run.version, telemetry.FENCE: run.fence}
+        with logs.bound(run_id=run.run_id, agent=run.kind), telemetry.span(telemetry.RUN, attributes, parent=run.trace) as span:
+            while True:
+                claim, outcome, ex = await self._attempt(claim)
+                left = await self._release(ex, claim, outcome)
+                if left is not None:
+                    break
+            span.set_attribute(telemetry.STATUS, left)
+        telemetry.RUN_SECONDS.record(time.perf_counter() - began, {telemetry.AGENT: run.kind, telemetry.STATUS: left})
+        return left
+
+    def drain(self) -> None:
+        """Start nothing new; leave as soon as no body runs."""
+        self._draining = True
+        if self.execution is not None:
+            self.execution.drain()
+
+    def stop(self) -> None:
+        """Leave now, also out of running bodies."""
+        self._draining = True
+        if self.execution is not None:
+            self.execution.leave("drain")
+
+    async def _attempt(self, claim: Claim | None) -> tuple[Claim, Outcome, Execution]:
+        """One pass through `run()`. A later pass, after a park that came too late, goes on under the same claim."""
+        run, store = self.run, self._engine.store
+        again = claim is not None
+        entries: list[Entry] = await store.load(run.run_id) if run.fence > 1 or again else []
+        messages: list[Message] = await store.inbox(run.run_id) if run.inbox_seq or again else []
+        if claim is None:
+            last = entries[-1].seq if entries else 0
+            claim = Claim(run.run_id, run.fence, seq=last, inbox_seq=run.inbox_seq, crashed=run.crashes > 0, durability=self._agent.durability)
+            if run.fence > 1:
+                self._engine.lane.append(claim, EntryKind.STATUS, "", PLAIN.encode({"status": "running", "worker": self._engine.worker_id}, "status"))
+        lenient = run.version != self._agent.version
+        if lenient:
+            entries = upcast(entries, run.version, self._agent.upcast)
+        now = self._now + self._engine.clock.monotonic() - self._at
+        ex = Execution(self._engine, run, claim, entries, messages, store_now=now, lenient=lenient, local=self._local)
+        self.execution = ex
+        if self._draining:
+            ex.drain()
+        return claim, await run_agent(ex, self._agent), ex
+
+    async def _release(self, ex: Execution, claim: Claim, outcome: Outcome) -> Left | None:
+        """Write the claim's last write; None when the run must go on under it."""
+        lane = self._engine.lane
+        if claim.error is not None and not isinstance(claim.error, StoreRefused):
+            return "lost"
+        if isinstance(claim.error, StoreRefused):
+            outcome, ex.leaving = Outcome(raised=claim.error), None
+            claim = Claim(claim.run_id, claim.fence, seq=claim.acked, inbox_seq=claim.inbox_seq)
+        release, left = _decide(ex, self._agent, outcome)
+        if release.status.ended:
+            lane.rows -= claim.discard()
+        said = {"status": PUBLIC[release.status]} | ({"for": release.waiting_for} if release.waiting_for else {})
+        try:
+            lane.append(claim, EntryKind.STATUS, "", PLAIN.encode(said, "status"))
+            verdict = await lane.release(claim, release)
+        except StoreRefused as refused:
+            claim.error = refused
+            return await self._release(ex, claim, outcome) if release.status != RunStatus.FAILED else "lost"
+        except (ClaimLost, WorkerFenced):
+            return "lost"
+        if verdict == "moved":
+            return None
+        self._engine.released(self.run, release, ex)
+        return left
+
+
+async def run_agent(ex: Execution, agent: AnyAgent) -> Outcome:
+    """Call the agent's `run`, then what it registered for its end; returns when all frames are gone."""
+    outcome = Outcome()
+    async with anyio.create_task_group() as tasks:
+        ex.start(tasks)
+        ctx = Context(ex)
+        outcome = await _guarded(ex, agent, ctx)
+        if ex.leaving is None and ex.claim.error is None and ex.endings and not isinstance(outcome.raised, RunParked | JournalMismatch):
+            parked = await _endings(ex)
+            outcome = outcome if parked is None else Outcome(raised=parked)
+        tasks.cancel_scope.cancel()
+    return outcome
+
+
+async def _guarded(ex: Execution, agent: AnyAgent, ctx: Context) -> Outcome:
+    try:
+        value = input_codec(agent).decode(ex.run.input, f"input of {ex.run.run_id!r}")
+        return Outcome(await agent().run(ctx, value))
+    except (Exception, RunParked) as exc:
+        return Outcome(raised=exc)
+    except BaseExceptionGroup as group:
+        if group.split((Exception, RunParked))[1] is not None:
+            raise
+        return Outcome(raised=group)
+
+
+async def _endings(ex: Execution) -> RunParked | None:
+    """Run the registered clean-up, last first. A failure is reported and does not change what the run came to."""
+    token = shielded.set(True)
+    try:
+        for name, fn, args in reversed(ex.endings):
+            ending = Context(ex, Scope("on_end/", None))
+            try:
+                await ending.step(name, fn, *args, key=str(ex.endings.index((name, fn, args)) + 1))
+            except StepError:
+                log.exception("on_end %r of run %s failed", name, ex.run.run_id)
+            except (RunParked, Exception) as exc:
+                if isinstance(exc, RunParked):
+                    return exc
+                log.exception("on_end %r of run %s could not run", name, ex.run.run_id)
+    finally:
+        shielded.reset(token)
+    return None
+
+
+def _decide(ex: Execution, agent: AnyAgent, outcome: Outcome) -> tuple[Release, Left]:
+    """The release that fits what `run()` came to."""
+    raised = outcome.raised
+    if ex.leaving == "park" and ex.plan is not None:
+        return Release(RunStatus.PARKED, ex.seen, ex.plan.wake_at, ex.plan.waiting_for), "parked"
+    if ex.leaving is not None or _parked(raised):
+        return Release(RunStatus.READY, ticketed=ex.host.returns_ticket(ex.run.run_id)), "released"
+    if ex.cancelled is not None:
+        if ex.cancelled == "deadline":
+            return _failed(RunStatus.FAILED, "RunTimeout", "its deadline passed"), "ended"
+        return _failed(RunStatus.CANCELLED, "RunCancelled", ex.cancelled), "ended"
+    if isinstance(raised, StoreUnavailable):
+        return Release(RunStatus.PARKED, ex.seen, ex.store_now() + STORE_RETRY_S, "store"), "parked"
+    if raised is None:
+        try:
+            ex.journal.check_end()
+            return Release(RunStatus.COMPLETED, result=_result(ex, agent, outcome.value)), "ended"
+        except (JournalMismatch, NotSerialisable, StoreRefused) as exc:
+            raised = exc
+    if isinstance(raised, JournalMismatch):
+        log.error("%s", raised)
+        return _failed(RunStatus.BURIED, "JournalMismatch", str(raised)), "ended"
+    return _failure(raised), "ended"
+
+
+def _parked(raised: BaseException | None) -> bool:
+    return isinstance(raised, RunParked) or (isinstance(raised, BaseExceptionGroup) and raised.subgroup(RunParked) is not None)
+
+
+def _result(ex: Execution, agent: AnyAgent, value: Any) -> bytes:
+    what = f"the result of run {ex.run.run_id!r}"
+    body = output_codec(agent).encode(value, what)
+    output_codec(agent).decode(body, what)
+    ex.check_size(what, body)
+    return body
+
+
+def _failure(raised: BaseException) -> Release:
+    if isinstance(raised, RunCancelled):
+        return _failed(RunStatus.CANCELLED, "RunCancelled", raised.reason)
+    if isinstance(raised, StepError):
+        return _failed(RunStatus.FAILED, raised.kind, raised.message, step=raised.step)
+    if isinstance(raised, RunError):
+        return _failed(RunStatus.FAILED, raised.kind, raised.message)
+    log.error("run() failed outside of a step", exc_info=raised)
+    return _failed(RunStatus.FAILED, type(raised).__name__, str(raised)[:10_000])
+
+
+def _failed(status: RunStatus, kind: str, message: str, *, step: str = "") -> Release:
+    said = {"kind": kind, "message": message} | ({"step": step} if step else {})
+    return Release(status, result=PLAIN.encode(said, "failure"))

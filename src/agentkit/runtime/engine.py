@@ -1,0 +1,345 @@
+"""What executes runs in this process: one registration with its lane and heartbeat, the claimed runs, and what must follow their ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
+
+import anyio
+import anyio.abc
+
+from agentkit import telemetry
+from agentkit.clock import wait_for
+from agentkit.durable.group_commit import Lane
+from agentkit.errors import QueueFull, RunConflict, StoreError, StoreUnavailable
+from agentkit.ports.queue import Ticket
+from agentkit.ports.records import Claimed, ParentClaim, RunStatus
+from agentkit.runtime.activation import Activation
+from agentkit.runtime.heartbeat import Heartbeat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from agentkit.clock import Clock
+    from agentkit.durable.execution import Execution, Limits
+    from agentkit.ports.queue import Lease, Queue
+    from agentkit.ports.records import ClaimRefusal, NewRun, Release, Run
+    from agentkit.ports.runs import RunStore
+    from agentkit.runtime.hub import Hub
+    from agentkit.runtime.registry import Registry
+    from agentkit.runtime.settings import Settings
+
+log = logging.getLogger("agentkit.runtime")
+
+
+class Held(NamedTuple):
+    """A ticket in hand; a local one came without a lease."""
+
+    ticket: Ticket
+    lease: Lease | None = None
+
+
+class Engine:
+    """Executes claimed runs. It is the `Host` of their executions."""
+
+    def __init__(
+        self, *, store: RunStore, queue: Queue, clock: Clock, settings: Settings, limits: Limits, registry: Registry, hub: Hub,
+        alive: Callable[[], bool], answer: Callable[[Lease, str], None],
+    ) -> None:  # fmt: skip
+        self.store, self.queue, self.clock, self.settings, self.limits, self.registry = store, queue, clock, settings, limits, registry
+        self.resources: Mapping[type[Any], object] = {}
+        self.active: dict[str, tuple[Activation, Held]] = {}
+        self.locals: deque[Ticket] = deque()
+        self.local_roots: set[str] = set()
+        self.suspects: deque[Held] = deque()
+        self.draining = False
+        self.tickets_put = 0
+        self.lease_s = max(settings.lease_s, store.min_lease_s)
+        self.due_soon: Callable[[float], None] = lambda wake_at: None
+        self._hub, self._alive, self._answer = hub, alive, answer
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._untold: deque[str] = deque()
+        self._told = anyio.Event()
+        self._changed = anyio.Event()
+        self._ended = anyio.Event()
+        self._fenced = False
+        self._new_registration()
+
+    def _new_registration(self) -> None:
+        self.worker_id = uuid4().hex
+        self._fenced = False
+        self._ended = anyio.Event()
+        self.lane = Lane(self.store, self.worker_id, self.clock, lease_s=self.lease_s, on_dead=self._on_fenced, on_flush=_note_flush)
+        self.heartbeat = Heartbeat(
+            self.store, self.worker_id, self.clock, self.lease_s, alive=self._alive, on_moved=self._on_moved, on_fenced=self._on_fenced
+        )
+
+    async def run(self, tasks: anyio.abc.TaskGroup, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Be registered, anew after each death, until `close`."""
+        self._tasks = tasks
+        await self._register()
+        task_status.started()
+        while True:
+            async with anyio.create_task_group() as registration:
+                registration.start_soon(self.lane.run)
+                registration.start_soon(self.heartbeat.run)
+                registration.start_soon(self._tell_parents)
+                await self._ended.wait()
+                if self._fenced:
+                    log.warning("worker %s was declared dead; its runs are left to others and it registers anew", self.worker_id)
+                    self.lane.abandon()
+                    self.stop_all()
+                    await self.idle()
+                else:
+                    self.lane.close()
+                registration.cancel_scope.cancel()
+            if not self._fenced:
+                return
+            self._new_registration()
+            await self._register()
+
+    async def close(self) -> None:
+        """Everything is released: tell the parents, say that we are gone, end `run`."""
+        await self._tell_now()
+        try:
+            await self.store.retire(self.worker_id)
+        except StoreError as exc:
+            log.warning("could not sign off worker %s: %s", self.worker_id, exc)
+        self._ended.set()
+
+    async def _register(self) -> None:
+        kinds = ",".join(self.registry.kinds())
+        while True:
+            try:
+                await self.store.register(self.worker_id, kinds, f"{socket.gethostname()}:{os.getpid()}")
+            except StoreUnavailable as exc:
+                log.warning("cannot register: %s", exc)
+                await anyio.sleep(1.0)
+            else:
+                self.heartbeat.ok_at = self.clock.monotonic()
+                return
+
+    # The host of executions
+
+    @property
+    def stale(self) -> bool:
+        return self.heartbeat.stale
+
+    async def fresh(self) -> None:
+        await self.heartbeat.fresh()
+
+    async def create_children(self, execution: Execution, runs: Sequence[NewRun]) -> None:
+        """Create the rows under the parent's claim and dispatch those that may start."""
+        claim = ParentClaim(execution.run.run_id, self.worker_id, execution.claim.fence)
+        with telemetry.span(telemetry.CHILD, {telemetry.RUN_ID: execution.run.run_id, telemetry.AGENT: runs[0].kind, telemetry.COUNT: len(runs)}):
+            created = await self.store.create(runs, parent=claim)
+        ready: list[Ticket] = []
+        for new, (answer, row) in zip(runs, created, strict=True):
+            if answer == "conflict" and row is not None:
+                raise RunConflict(new.run_id, row.kind, new.kind)
+            if answer == "refused":
+                execution.poke()
+                execution.check_open()
+                raise StoreUnavailable("runs", f"child {new.run_id!r} was refused: its parent is being cancelled")
+            if row is not None and row.status == RunStatus.READY and not (row.ticketed and not execution.local):
+                ready.append(ticket_of(row))
+        await self.dispatch(ready, local=execution.local)
+
+    async def dispatch(self, tickets: Sequence[Ticket], *, local: bool = False) -> None:
+        """Bring READY runs to a worker: those that belong to a run of this process stay here, the others go to the queue."""
+        away = [t for t in tickets if not (local or self.is_local(t.run_id))]
+        mine = [t for t in tickets if local or self.is_local(t.run_id)]
+        if mine:
+            self.locals.extend(mine)
+            self.notify()
+        if away:
+            await self.put(away)
+
+    async def put(self, tickets: Sequence[Ticket]) -> None:
+        """Put tickets and note it. What cannot be put now is found by the sweep."""
+        try:
+            with telemetry.span(telemetry.PUT, {telemetry.COUNT: len(tickets)}):
+                await self.queue.put(tickets)
+            await self.store.ticketed(tickets)
+            telemetry.TICKETS_PUT.add(len(tickets))
+            self.tickets_put += len(tickets)
+        except (StoreError, QueueFull) as exc:
+            log.warning("%d tickets wait for the next sweep: %s", len(tickets), exc)
+
+    def returns_ticket(self, run_id: str) -> bool:
+        """Whether a drained run's ticket goes back to the queue."""
+        held = self.active.get(run_id)
+        return held is not None and held[1].lease is not None
+
+    def handle(self, run_id: str, agent: type[Any] | None) -> Any:
+        return self.make_handle(run_id, agent)
+
+    make_handle: Callable[[str, type[Any] | None], Any]
+
+    def is_local(self, run_id: str) -> bool:
+        """Whether the run, or one above it, was started by `Runtime.run` here."""
+        if not self.local_roots:
+            return False
+        parts = run_id.split("/")
+        return any("/".join(parts[:i]) in self.local_roots for i in range(1, len(parts) + 1))
+
+    # Taking runs
+
+    def free(self) -> int:
+        return self.settings.concurrency - len(self.active)
+
+    def notify(self) -> None:
+        """A slot, a ticket or a state changed."""
+        self._changed.set()
+
+    async def change(self, timeout_s: float | None = None) -> None:
+        """Wait for the next change."""
+        await wait_for(self.clock, self._changed, timeout_s)
+        self._changed = anyio.Event()
+
+    async def idle(self) -> None:
+        """Wait until no run is active."""
+        while self.active:
+            await self.change()
+
+    async def take(self, held: Sequence[Held], *, only: Iterable[str] = (), alone: bool = False) -> None:
+        """Claim the runs of these tickets and start them; answer the tickets that are good for nothing."""
+        ids = [h.ticket.run_id for h in held]
+        with telemetry.span(telemetry.CLAIM, {telemetry.WORKER: self.worker_id, telemetry.COUNT: len(ids)}):
+            answers = await self.store.claim(self.worker_id, ids, self.registry.serves(only), alone=alone)
+        for h, answer in zip(held, answers, strict=True):
+            if isinstance(answer, Claimed):
+                self._start(answer, h)
+            else:
+                self._refused(h, answer)
+
+    def _start(self, claimed: Claimed, held: Held) -> None:
+        activation = Activation(self, claimed, local=self.is_local(claimed.run.run_id))
+        self.active[claimed.run.run_id] = (activation, held)
+        telemetry.RUNS_IN_FLIGHT.set(len(self.active))
+        if claimed.run.fence == 1:
+            telemetry.RUNS_STARTED.add(1, {telemetry.AGENT: claimed.run.kind})
+        if self.draining:
+            activation.drain()
+        if held.lease is not None and not self.queue.holds_leases:
+            self._answer(held.lease, "finish")
+        if self._tasks is not None:
+            self._tasks.start_soon(self._perform, activation, held)
+
+    async def _perform(self, activation: Activation, held: Held) -> None:
+        left = "lost"
+        try:
+            left = await activation.perform()
+        except StoreError as exc:
+            log.warning("run %s: %s; it is left to recovery", activation.run.run_id, exc)
+            self._on_fenced()  # a claim that cannot be used is freed only by the death of the registration
+        finally:
+            self.active.pop(activation.run.run_id, None)
+            telemetry.RUNS_IN_FLIGHT.set(len(self.active))
+            if held.lease is not None and self.queue.holds_leases:
+                self._answer(held.lease, "give_back" if left == "released" else "finish")
+            self.notify()
+
+    def _refused(self, held: Held, answer: ClaimRefusal) -> None:
+        telemetry.CLAIMS.add(1, {telemetry.OUTCOME: answer})
+        if answer == "suspect":
+            self.suspects.append(held)
+            self.notify()
+        elif held.lease is not None:
+            self._answer(held.lease, "later" if answer == "unknown" else "give_back" if answer == "fenced" else "finish")
+        elif answer == "fenced":
+            self.locals.append(held.ticket)
+
+    # What follows a release
+
+    def released(self, run: Run, release: Release, execution: Execution) -> None:
+        """It is durable: tell whoever waits."""
+        if release.status.ended:
+            self.local_roots.discard(run.run_id)
+            telemetry.RUNS_ENDED.add(1, {telemetry.AGENT: run.kind, telemetry.STATUS: release.status.name.lower()})
+            if run.parent_id is not None:
+                self._untold.append(run.run_id)
+                self._told.set()
+            if release.status != RunStatus.COMPLETED and self._tasks is not None and execution.has_children:
+                self._tasks.start_soon(self._cancel_orphans, run, release)
+        elif release.status == RunStatus.PARKED:
+            telemetry.RUNS_PARKED.add(1, {telemetry.AGENT: run.kind})
+            if release.wake_at is not None:
+                self.due_soon(release.wake_at - execution.store_now())
+        elif self.is_local(run.run_id) and not self.draining:
+            self.locals.append(ticket_of(run))
+        self._hub.poke((run.run_id,))
+
+    async def _tell_parents(self) -> None:
+        while True:
+            if not self._untold:
+                self._told = anyio.Event()
+                await self._told.wait()
+            await self._tell_now()
+
+    async def _tell_now(self) -> None:
+        ids = [self._untold.popleft() for _ in range(min(len(self._untold), 500))]
+        if ids:
+            await self.tell(ids)
+
+    async def tell(self, child_ids: Sequence[str]) -> None:
+        """Count ended children; what cannot be told now is found by the sweep."""
+        try:
+            tickets = await self.store.tell(child_ids)
+        except StoreError as exc:
+            log.warning("%d ended children wait for the next sweep: %s", len(child_ids), exc)
+            return
+        self._poke_parents(child_ids)
+        await self.dispatch(tickets)
+
+    def _poke_parents(self, child_ids: Sequence[str]) -> None:
+        for run_id, (activation, _) in self.active.items():
+            if activation.execution is not None and any(child.startswith(run_id + "/") for child in child_ids):
+                activation.execution.poke()
+
+    async def _cancel_orphans(self, run: Run, release: Release) -> None:
+        try:
+            await self.dispatch(await self.store.cancel_children(run.run_id, None, release.result))
+        except StoreError as exc:
+            log.warning("children of %s were not cancelled: %s", run.run_id, exc)
+
+    def poke(self, run_id: str) -> None:
+        """A message for this run was stored by this process."""
+        held = self.active.get(run_id)
+        if held is not None and held[0].execution is not None:
+            held[0].execution.poke()
+
+    def drain_all(self) -> None:
+        """Start nothing new; runs leave as soon as none of their bodies runs."""
+        self.draining = True
+        for activation, _ in self.active.values():
+            activation.drain()
+        self.notify()
+
+    def stop_all(self) -> None:
+        """Cut running bodies too."""
+        for activation, _ in self.active.values():
+            activation.stop()
+
+    def _on_moved(self, run_ids: Sequence[str]) -> None:
+        for run_id in run_ids:
+            self.poke(run_id)
+
+    def _on_fenced(self) -> None:
+        self._fenced = True
+        self._ended.set()
+
+
+def ticket_of(run: Run) -> Ticket:
+    """The ticket of a READY run."""
+    return Ticket(run.run_id, run.kind, run.version, run.wake, run.tenant, run.priority, run.key, run.trace)
+
+
+def _note_flush(rows: int, seconds: float) -> None:
+    telemetry.FLUSH_ROWS.record(rows)
+    telemetry.FLUSH_SECONDS.record(seconds)
+

@@ -1,0 +1,194 @@
+"""`RunHandle`: a run as seen from outside, wherever it runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from uuid import uuid4
+
+from pydantic import BaseModel, JsonValue
+
+from agentkit import telemetry
+from agentkit.agents.base import output_codec
+from agentkit.durable.codec import PLAIN
+from agentkit.durable.identity import short_name
+from agentkit.errors import InvalidInput, NotSerialisable, RunBuried, RunCancelled, RunError, RunNotFound, RunTimeout, StepError
+from agentkit.ports.records import EntryKind, RunStatus
+from agentkit.runtime.activation import PUBLIC
+from agentkit.runtime.events import EventStream, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentkit.agents.base import AnyAgent, Signal
+    from agentkit.ports.records import Run
+    from agentkit.runtime.engine import Engine
+    from agentkit.runtime.hub import Hub
+
+O_co = TypeVar("O_co", covariant=True)
+T = TypeVar("T")
+log = logging.getLogger("agentkit.runtime")
+
+REMIND_S = 60.0
+
+
+class RunInfo(BaseModel, frozen=True):
+    """A run at a glance."""
+
+    run_id: str
+    agent: str
+    version: str
+    tenant: str
+    status: Status
+    waiting_for: str | None
+    attempts: int
+    """Claims so far: one, and one more for each park and each take-over."""
+    crashes: int
+    parent_id: str | None
+    created_at: datetime
+    updated_at: datetime
+    error: str | None
+
+
+def info_of(row: Run) -> RunInfo:
+    """The public view of a stored run."""
+    error = None
+    if row.status.ended and row.status != RunStatus.COMPLETED:
+        said = PLAIN.decode(row.result, "failure") if row.result else {}
+        error = f"{said.get('kind', row.status.name)}: {said.get('message') or said.get('reason', '')}"
+    return RunInfo(
+        run_id=row.run_id, agent=row.kind, version=row.version, tenant=row.tenant, status=PUBLIC[row.status], waiting_for=row.waiting_for or None,
+        attempts=row.fence, crashes=row.crashes, parent_id=row.parent_id, created_at=datetime.fromtimestamp(row.created_at, UTC),
+        updated_at=datetime.fromtimestamp(row.updated_at, UTC), error=error,
+    )  # fmt: skip
+
+
+def error_of(row: Run) -> Exception:
+    """What `result()` raises for a run that ended without one."""
+    said: Mapping[str, Any] = PLAIN.decode(row.result, "failure") if row.result else {}
+    kind, message = str(said.get("kind", "RunError")), str(said.get("message") or said.get("reason") or "")
+    if row.status == RunStatus.CANCELLED:
+        return RunCancelled(row.run_id, message)
+    if row.status == RunStatus.BURIED:
+        return RunBuried(kind, message, row.run_id)
+    if kind == "RunTimeout":
+        return RunTimeout(kind, message, row.run_id)
+    if said.get("step"):
+        return StepError(kind, message, said["step"], row.run_id)
+    return RunError(kind, message, row.run_id)
+
+
+class RunHandle(Generic[O_co]):
+    """A run by its id. Making one does no I/O; every method asks the store."""
+
+    def __init__(self, engine: Engine, hub: Hub, run_id: str, agent: AnyAgent | None) -> None:
+        self._engine, self._hub, self._run_id, self._agent = engine, hub, run_id, agent
+
+    @property
+    def run_id(self) -> str:
+        return self._run_id
+
+    async def info(self) -> RunInfo:
+        """Raises `RunNotFound`."""
+        return info_of(await self._row())
+
+    async def _row(self) -> Run:
+        (row,) = await self._engine.store.get([self._run_id])
+        if row is None:
+            raise RunNotFound(self._run_id)
+        return row
+
+    async def result(self, *, timeout_s: float | None = None) -> O_co:
+        """Wait for the end and return the result.
+
+        Raises:
+            RunError: it failed (`StepError` when a step did), or was buried (`RunBuried`), or ran out of time (`RunTimeout`).
+            RunCancelled: it was cancelled.
+            TimeoutError: `timeout_s` passed; the run goes on.
+        """
+        clock = self._engine.clock
+        began, reminded = clock.monotonic(), 0.0
+        with self._hub.watch(self._run_id) as watcher:
+            while True:
+                row = await self._row()
+                if row.status.ended:
+                    return self._value(row)
+                waited = clock.monotonic() - began
+                if timeout_s is not None and waited >= timeout_s:
+                    raise TimeoutError(f"run {self._run_id!r} has not ended within {timeout_s:g} s; it goes on")
+                if waited - reminded >= (REMIND_S if reminded else self._engine.lease_s):
+                    reminded = waited
+                    await self._remind(row)
+                await watcher.next(1.0 if timeout_s is None else min(1.0, timeout_s - waited))
+
+    def _value(self, row: Run) -> O_co:
+        if row.status != RunStatus.COMPLETED:
+            raise error_of(row)
+        codec = PLAIN if self._agent is None else output_codec(self._agent)
+        value: O_co = codec.decode(row.result, f"result of run {row.run_id!r}")
+        return value
+
+    async def _remind(self, row: Run) -> None:
+        """The commonest hang names itself."""
+        wanted = f"{row.kind}@{row.version}"
+        if row.status == RunStatus.READY and not any(wanted in w.kinds.split(",") for w in await self._engine.store.workers()):
+            log.warning("run %s waits: no live worker serves %s (start one: agentkit worker module:runtime)", row.run_id, wanted)
+
+    def events(self, *, after: int = 0) -> EventStream:
+        """What happened after offset `after`, then what happens, until the run ends."""
+        return EventStream(self._engine.store, self._hub, self._run_id, after)
+
+    async def signal(self, signal: Signal[T], value: T, /, *, key: str = "", id: str | None = None) -> None:
+        """Send a signal. With an `id` it is delivered once, however often it is sent.
+
+        Raises:
+            InvalidInput: the value does not fit the signal's type. Nothing was sent.
+            RunNotFound: no such run.
+        """
+        try:
+            body = signal.codec.encode(value, f"signal {signal.name!r}")
+            signal.codec.decode(body, f"signal {signal.name!r}")
+        except NotSerialisable as exc:
+            raise InvalidInput(f"signal {signal.name}", f"{exc.path or 'the value'}: {exc.problem}") from exc
+        await self._send(id or uuid4().hex, signal.topic(key), body)
+
+    async def cancel(self, reason: str = "", /) -> None:
+        """Cancel the run and, level by level, its children. An ended run stays as it is."""
+        await self._send("cancel", "cancel", PLAIN.encode({"reason": reason}, "reason"))
+
+    async def resolve(self, step: str, answer: Literal["done", "rerun", "fail"], /, *, result: JsonValue = None) -> None:
+        """Say what became of an effect that a crash left unknown: `step` by its name or full key.
+
+        Raises `InvalidInput` when no such step asks.
+        """
+        key = await self._asking(step)
+        body = json.dumps({"answer": answer, "result": result}).encode()
+        await self._send(uuid4().hex, f"resolve:{key}", body)
+
+    async def _asking(self, step: str) -> str:
+        row = await self._row()
+        unknown: dict[str, None] = {}
+        for entry in await self._engine.store.load(row.run_id):
+            if entry.kind == EntryKind.INTENT:
+                unknown[entry.key] = None
+            elif entry.kind in (EntryKind.RESULT, EntryKind.ERROR, EntryKind.VOID):
+                unknown.pop(entry.key, None)
+        fits = [key for key in unknown if step in (key, short_name(key))]
+        if len(fits) != 1:
+            asking = ", ".join(unknown) or "none"
+            raise InvalidInput(f"resolve of run {row.run_id!r}", f"{len(fits)} steps fit {step!r}; open are: {asking}")
+        return fits[0]
+
+    async def _send(self, message_id: str, topic: str, body: bytes) -> None:
+        signalled = await self._engine.store.signal(self._run_id, message_id, topic, body)
+        telemetry.SIGNALS.add(1, {telemetry.OUTCOME: signalled.answer})
+        if signalled.answer == "unknown":
+            raise RunNotFound(self._run_id)
+        if signalled.ticket is not None:
+            await self._engine.dispatch([signalled.ticket])
+        if signalled.ended_now:
+            await self._engine.tell([self._run_id])
+        self._engine.poke(self._run_id)
+        self._hub.poke((self._run_id,))

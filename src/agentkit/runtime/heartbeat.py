@@ -1,0 +1,116 @@
+"""The heartbeat: a thread with an event loop of its own says that this worker lives, whatever the app's loop is doing.
+
+It stops when the app's loop has not ticked for `stall_limit_s`: a process that hangs must lose its runs. A worker without an accepted
+beat for 0.75 leases starts no step until one is accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.from_thread
+from anyio.lowlevel import current_token
+
+from agentkit import telemetry
+from agentkit.clock import SystemClock, wait_for
+from agentkit.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agentkit.clock import Clock
+    from agentkit.ports.runs import RunStore
+
+FRESH = 0.75  # of a lease: the rest is for the way of a last write
+BEATS_PER_LEASE = 4
+log = logging.getLogger("agentkit.heartbeat")
+
+
+class Heartbeat:
+    """Beats for one registration until stopped or fenced."""
+
+    def __init__(self, store: RunStore, worker_id: str, clock: Clock, lease_s: float, *, alive: Callable[[], bool], on_moved: Callable[[Sequence[str]], None], on_fenced: Callable[[], None]) -> None:
+        self._store, self._worker_id, self._clock, self._lease_s = store, worker_id, clock, lease_s
+        self._alive, self._on_moved, self._on_fenced = alive, on_moved, on_fenced
+        self.ok_at = clock.monotonic()
+        self._answered = anyio.Event()
+        self._stopped = threading.Event()
+
+    @property
+    def stale(self) -> bool:
+        """No beat was accepted for so long that no step may start."""
+        return self._clock.monotonic() - self.ok_at > FRESH * self._lease_s
+
+    async def fresh(self) -> None:
+        """Return once a beat was accepted recently."""
+        while self.stale:
+            self._answered = anyio.Event()
+            await wait_for(self._clock, self._answered, self._lease_s / BEATS_PER_LEASE)
+
+    async def run(self) -> None:
+        """Beat until cancelled; on the system's clock from a thread, under a test's clock from this loop."""
+        if not isinstance(self._clock, SystemClock):
+            await self._beat_here()
+            return
+        token = current_token()
+
+        def tell(moved: Sequence[str] | None) -> None:
+            anyio.from_thread.run_sync(self._tell, moved, token=token)
+
+        thread = threading.Thread(target=lambda: asyncio.run(self._beat_there(tell)), name="agentkit-heartbeat", daemon=True)
+        thread.start()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._stopped.set()
+
+    async def _beat_here(self) -> None:
+        while True:
+            self._tell(await self._beat())
+            await self._clock.sleep(self._lease_s / BEATS_PER_LEASE)
+
+    async def _beat_there(self, tell: Callable[[Sequence[str] | None], None]) -> None:
+        while not self._stopped.is_set():
+            if self._alive():
+                moved = await self._beat()
+                if self._stopped.is_set():
+                    return
+                await asyncio.get_running_loop().run_in_executor(None, _quietly, tell, moved)
+            await asyncio.get_running_loop().run_in_executor(None, self._stopped.wait, self._lease_s / BEATS_PER_LEASE)
+
+    async def _beat(self) -> Sequence[str] | None:
+        """One beat; the runs with news, or None when we are fenced. A store that does not answer is nobody's death."""
+        began = self._clock.monotonic()
+        try:
+            beat = await self._store.beat(self._worker_id)
+        except StoreError as exc:
+            telemetry.BEATS_MISSED.add()
+            log.warning("beat of worker %s was not accepted: %s", self._worker_id, exc)
+            return ()
+        if beat is None:
+            return None
+        self.ok_at = began
+        return beat.moved
+
+    def _tell(self, moved: Sequence[str] | None) -> None:
+        if self._stopped.is_set():
+            return
+        if moved is None:
+            self._stopped.set()
+            self._on_fenced()
+            return
+        self._answered.set()
+        if moved:
+            self._on_moved(moved)
+
+
+def _quietly(tell: Callable[[Sequence[str] | None], None], moved: Sequence[str] | None) -> None:
+    """The app's loop may be gone by now: then nobody is left to be told."""
+    try:
+        tell(moved)
+    except RuntimeError:
+        log.debug("the event loop of the runtime is gone")

@@ -1,0 +1,312 @@
+"""`Runtime`: what an app makes once, enters, and asks to run agents."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, overload
+
+import anyio
+import anyio.lowlevel
+
+from agentkit import plugins
+from agentkit.agents.base import Agent, AnyAgent
+from agentkit.clock import SYSTEM, Clock
+from agentkit.durable.execution import Limits
+from agentkit.errors import InvalidSetting, Misuse
+from agentkit.ports.records import RunQuery, RunStatus
+from agentkit.runtime import serverless, submission
+from agentkit.runtime.activation import PUBLIC
+from agentkit.runtime.door import Door
+from agentkit.runtime.engine import Engine
+from agentkit.runtime.events import Status
+from agentkit.runtime.handle import RunHandle, RunInfo, info_of
+from agentkit.runtime.hub import Hub
+from agentkit.runtime.queues import Queues
+from agentkit.runtime.registry import Registry
+from agentkit.runtime.settings import Settings, checked, from_env
+from agentkit.runtime.stall import StallWatch
+from agentkit.runtime.submission import Priority
+from agentkit.runtime.sweeper import Sweeper
+from agentkit.runtime.verify import Verdict, verify
+from agentkit.runtime.worker import Answers, Worker, drain
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from agentkit.ports.limits import LimitStore
+    from agentkit.ports.queue import Queue
+    from agentkit.ports.runs import RunStore
+    from agentkit.ports.values import ValueStore
+
+I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the API
+O = TypeVar("O")  # noqa: E741
+R = TypeVar("R")
+P = ParamSpec("P")
+Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Mapping[type[Any], object]]]
+Only: TypeAlias = "bool | Sequence[str]"
+
+CLOSE_S = 5.0  # for the last round trips after the grace: a store that hangs must not keep a pod from ending
+
+
+class Runtime:
+    """Runs agents durably. Making one does no I/O; `async with` opens the stores and closes what it opened.
+
+    Args:
+        state: URL of the run store, or the object: `memory://`, `sqlite:///agents.db`.
+        queue, values, limits: likewise; None: the same as `state`.
+        agents: what this process knows: classes, modules, `"app.agents"`, `"app.agents:Review"`.
+        lifespan: the app's own resources by type, entered once per process; steps get them with `ctx.get(Type)`.
+        worker: also execute queued runs here: all, or `["review@4", "embed"]`.
+        concurrency: runs at a time.
+        max_waiting: runs that may wait here for a slot; more are refused with `Overloaded`.
+        settings: everything else (`lease_s`, `grace_s`, …).
+
+    Raises:
+        InvalidSetting: a wrong value, a URL of an unknown scheme, an adapter whose driver is missing. Nothing was opened.
+    """
+
+    clock: Clock = SYSTEM
+    run_limits = Limits()
+
+    def __init__(
+        self, *, state: str | RunStore | None = None, queue: str | Queue | None = None, values: str | ValueStore | None = None,
+        limits: str | LimitStore | None = None, agents: Iterable[AnyAgent | ModuleType | str] = (), lifespan: Lifespan | None = None,
+        worker: bool | Sequence[str] = False, concurrency: int | None = None, max_waiting: int | None = None, settings: Settings | None = None,
+    ) -> None:  # fmt: skip
+        urls = {"state": state, "queue": queue, "values": values, "limits": limits}
+        given = {name: url for name, url in urls.items() if isinstance(url, str)} | {"concurrency": concurrency, "max_waiting": max_waiting}
+        base = settings.model_dump() if settings is not None else {}
+        self.settings = checked(base | {name: value for name, value in given.items() if value is not None})
+        self.registry = Registry([*agents, *plugins.agents()])
+        self._given = {name: port for name, port in urls.items() if port is not None and not isinstance(port, str)}
+        self._lifespan = lifespan
+        self._worker: Only = worker
+        self._door = Door()
+        self._stack: AsyncExitStack | None = None
+        self._engine: Engine | None = None
+        self.registry.serves(() if isinstance(worker, bool) else worker)
+        self.store: RunStore = self._port("runs", "state")
+        self.tickets: Queue = self._port("queue", "queue")
+        self.values: ValueStore = self._port("values", "values")
+        self.limits: LimitStore = self._port("limits", "limits")
+        self.queue = Queues(self)
+
+    @classmethod
+    def from_env(
+        cls, *, agents: Iterable[AnyAgent | ModuleType | str] = (), lifespan: Lifespan | None = None, worker: bool | Sequence[str] | None = None
+    ) -> Self:
+        """A runtime by `AGENTKIT_*`; an unknown variable of that prefix raises `InvalidSetting`."""
+        settings = from_env()
+        listed = [name.strip() for name in settings.agents.split(",") if name.strip()]
+        return cls(agents=[*agents, *listed], lifespan=lifespan, worker=_only(settings.worker) if worker is None else worker, settings=settings)
+
+    def _port(self, port: str, setting: str) -> Any:
+        given = self._given.get(setting)
+        if given is not None:
+            return given
+        url = getattr(self.settings, setting)
+        if url is None:
+            shared = self._given.get("state")
+            if shared is not None:
+                raise InvalidSetting(setting, None, f"state is an object, so say what serves {setting}, for instance {setting}='memory://'")
+            url = self.settings.state
+        return plugins.open_url(port, url, self.clock)
+
+    # Opening and closing
+
+    async def __aenter__(self) -> Self:
+        if self._stack is not None:
+            raise Misuse("this Runtime is entered already: enter it once and share it")
+        async with AsyncExitStack() as stack:
+            for port in (self.store, self.tickets, self.values, self.limits):
+                await port.open()
+                stack.push_async_callback(port.aclose)
+            resources = await stack.enter_async_context(self._lifespan()) if self._lifespan is not None else {}
+            tasks = anyio.create_task_group()
+            await tasks.__aenter__()
+            try:
+                await self._start(tasks, resources)
+            except BaseException:
+                tasks.cancel_scope.cancel()
+                await tasks.__aexit__(*sys.exc_info())
+                raise
+            self._door.open()
+            self._stack = stack.pop_all()
+        return self
+
+    async def _start(self, tasks: anyio.abc.TaskGroup, resources: Mapping[type[Any], object]) -> None:
+        self._tasks = tasks
+        self._hub = Hub(self.store, self.clock)
+        self._answers = Answers(self.tickets)
+        self._stall = StallWatch(warn_s=self.settings.stall_warn_s)
+        self._engine = engine = Engine(
+            store=self.store, queue=self.tickets, clock=self.clock, settings=self.settings, limits=self.run_limits, registry=self.registry,
+            hub=self._hub, alive=lambda: self._stall.quiet_s() < self.settings.stall_limit_s, answer=self._answers.add,
+        )  # fmt: skip
+        engine.resources = resources
+        engine.make_handle = lambda run_id, agent: RunHandle[Any](engine, self._hub, run_id, agent)
+        self._sweeper = Sweeper(engine)
+        worker = Worker(engine, self._answers, self.clock, only=() if isinstance(self._worker, bool) else self._worker)
+        await tasks.start(engine.run, tasks)
+        for loop in (self._stall.run, self._hub.run, self._answers.run, self._sweeper.run, worker.work_locals, worker.renew):
+            tasks.start_soon(loop)
+        if self._worker:
+            tasks.start_soon(worker.work_queue)
+
+    async def __aexit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None, /) -> None:
+        stack, self._stack = self._stack, None
+        if stack is None:
+            return
+        self._door.close()
+        try:
+            with anyio.CancelScope(shield=True):
+                await self.drain(grace_s=self.settings.grace_s if t is None else 0.0)
+        finally:
+            self._tasks.cancel_scope.cancel()
+            try:
+                await self._tasks.__aexit__(None, None, None)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await stack.__aexit__(None, None, None)
+
+    async def drain(self, *, grace_s: float, hurry: anyio.Event | None = None) -> None:
+        """Stop taking runs and let go of those that run here, then sign off. Called when the `async with` block ends."""
+        await drain(self.engine, self.clock, grace_s, hurry or anyio.Event())
+        with anyio.move_on_after(CLOSE_S):
+            await self._answers.flush()
+            await self.engine.close()
+
+    async def work(self, *, only: Sequence[str] = (), concurrency: int | None = None, grace_s: float | None = None) -> None:
+        """Be a worker until SIGTERM or SIGINT, then drain; a second signal cuts the grace. What `agentkit worker` calls."""
+        await serverless.work(self, only=only, concurrency=concurrency, grace_s=grace_s)
+
+    def configure(self, *, worker: bool | Sequence[str], concurrency: int | None) -> None:
+        """Set what `agentkit worker` was told, before entering."""
+        self._worker = worker
+        self.registry.serves(() if isinstance(worker, bool) else worker)
+        if concurrency is not None:
+            self.settings = checked(self.settings.model_dump() | {"concurrency": concurrency})
+
+    @property
+    def engine(self) -> Engine:
+        """What executes runs here. Raises `Misuse` outside of `async with`."""
+        if self._engine is None:
+            raise Misuse("enter the Runtime first: async with runtime: …")
+        return self._engine
+
+    # Runs
+
+    async def run(self, agent: type[Agent[I, O]], input: I, /, *, run_id: str | None = None, tenant: str = "", timeout_s: float | None = None) -> O:
+        """Run an agent here and now, durably, and return its result; its children run here too.
+
+        With the id of a run that exists it attaches: an ended one answers from the store, one that another process runs is waited for.
+
+        Args:
+            run_id: the idempotency key of the whole run: 1 to 400 bytes without control characters. Default: random.
+            timeout_s: after it the run fails with `RunTimeout`, wherever it is.
+
+        Raises:
+            RunConflict, InvalidInput, Overloaded: nothing was started.
+            RunError, RunCancelled: as `RunHandle.result`.
+        """
+        run_id = await submission.start_here(self, agent, input, run_id=run_id, tenant=tenant, timeout_s=timeout_s)
+        return await self.handle(run_id, agent).result()
+
+    async def submit(
+        self, agent: type[Agent[I, O]], input: I, /, *, run_id: str | None = None, tenant: str = "", priority: Priority = "normal",
+        delay_s: float = 0, key: str = "", timeout_s: float | None = None,
+    ) -> RunHandle[O]:  # fmt: skip
+        """Store a run and queue it for any worker. The same id, agent and input again is the same run.
+
+        Args:
+            delay_s: do not start it before; kept in the run store, so it survives the queue.
+            key: runs of one key run one at a time, in order, where the queue supports it (a parked run does not hold its key).
+
+        Raises:
+            RunConflict, InvalidInput: nothing was stored.
+            QueueFull: the run is stored and is queued when there is room; submitting it again is safe.
+        """
+        handles = await submission.submit(self, agent, {run_id: input}, tenant=tenant, priority=priority, delay_s=delay_s, key=key, timeout_s=timeout_s)
+        return handles[0]
+
+    async def submit_many(
+        self, agent: type[Agent[I, O]], inputs: Mapping[str, I], /, *, tenant: str = "", priority: Priority = "normal"
+    ) -> list[RunHandle[O]]:
+        """`submit` for many, `run_id -> input`, in batches. Raises as `submit`; the batches before were stored."""
+        return await submission.submit(self, agent, inputs, tenant=tenant, priority=priority)
+
+    @overload
+    def handle(self, run_id: str, /) -> RunHandle[JsonValue]: ...
+    @overload
+    def handle(self, run_id: str, agent: type[Agent[Any, O]], /) -> RunHandle[O]: ...
+    def handle(self, run_id: str, agent: type[Agent[Any, Any]] | None = None, /) -> RunHandle[Any]:
+        """A run by its id, wherever it runs; no I/O. Without the agent its result is plain JSON."""
+        return RunHandle(self.engine, self._hub, run_id, agent)
+
+    async def runs(
+        self, *, agent: AnyAgent | str | None = None, tenant: str | None = None, status: Status | Sequence[Status] | None = None,
+        version: str | None = None, idle_s: float | None = None,
+    ) -> AsyncIterator[RunInfo]:  # fmt: skip
+        """The stored runs that meet all conditions, in order of run_id, read in pages. `idle_s`: nothing happened for so long."""
+        wanted = None if status is None else frozenset(_status(s) for s in ([status] if isinstance(status, str) else status))
+        kind = agent if agent is None or isinstance(agent, str) else agent.name
+        query = RunQuery(kind=kind, tenant=tenant, status=wanted, version=version, idle_s=idle_s)
+        after = ""
+        while page := await self.store.list(_after(query, after)):
+            for row in page:
+                yield info_of(row)
+            after = page[-1].run_id
+
+    async def fork(self, run_id: str, /, *, at: str, new_run_id: str | None = None) -> RunHandle[JsonValue]:
+        """A new run that remembers everything before step `at` (name or key) and goes on from there with today's code."""
+        return self.handle(await submission.fork(self, run_id, at, new_run_id))
+
+    async def rollout(self, agent: AnyAgent | str, weights: Mapping[str, float], /) -> None:
+        """Which versions new runs of an agent get, by weight and run_id: `{"3": 90, "4": 10}`. Kept in the value store."""
+        await submission.set_rollout(self, agent if isinstance(agent, str) else agent.name, weights)
+
+    async def drive(self, run_id: str, /, *, within_s: float) -> Status:
+        """Serverless: go on with a run here until it ends or parks, or the time is up (then it is released). Returns where it stands."""
+        return await serverless.drive(self, run_id, within_s)
+
+    async def tick(self) -> int:
+        """Serverless: one round of recovery (due timers, orphans, lost tickets). Returns how many tickets it put."""
+        return await serverless.tick(self)
+
+    def verify(self, run_ids: Iterable[str] | None = None, /, *, agent: AnyAgent | str | None = None, limit: int = 1000) -> AsyncIterator[Verdict]:
+        """Replay stored journals against today's code, also with results delivered in shuffled order. Nothing runs, nothing is written."""
+        return verify(self, run_ids, agent if agent is None or isinstance(agent, str) else agent.name, limit)
+
+    def sync(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a verb of this runtime from sync code: `runtime.sync(runtime.submit, Review, doc)`. Enters the runtime in a thread if need be."""
+        return self._door.call(self, partial(fn, *args, **kwargs))
+
+    def notify_sweeper(self) -> None:
+        """A timer may be due."""
+        self._sweeper.due_in(0.0)
+
+    async def sweep(self) -> bool:
+        """One round of recovery; whether more is waiting."""
+        return await self._sweeper.sweep()
+
+    @property
+    def hub(self) -> Hub:
+        return self._hub
+
+
+def _only(worker: str) -> bool | list[str]:
+    if worker.lower() in ("", "0", "false", "no"):
+        return False
+    return True if worker.lower() in ("1", "true", "yes", "all") else [part.strip() for part in worker.split(",") if part.strip()]
+
+
+def _status(status: Status) -> RunStatus:
+    return next(stored for stored, public in PUBLIC.items() if public == status)
+
+
+def _after(query: RunQuery, after: str) -> RunQuery:
+    return RunQuery(kind=query.kind, tenant=query.tenant, status=query.status, version=query.version, idle_s=query.idle_s, after=after)

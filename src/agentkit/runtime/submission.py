@@ -1,0 +1,145 @@
+"""Creating runs: row first, then ticket, then the note that it was put; a crash in between is found by the sweep."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from uuid import uuid4
+
+from agentkit import telemetry
+from agentkit.agents.base import encode_input
+from agentkit.durable.codec import PLAIN
+from agentkit.durable.identity import short_name
+from agentkit.errors import InvalidKey, InvalidSetting, Overloaded, RunConflict, RunNotFound, UnknownAgent
+from agentkit.ports.records import NewRun, RunStatus
+from agentkit.runtime.engine import ticket_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentkit.agents.base import Agent, AnyAgent
+    from agentkit.ports.records import Run
+    from agentkit.runtime.handle import RunHandle
+    from agentkit.runtime.runtime import Runtime
+
+I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the API
+O = TypeVar("O")  # noqa: E741
+Priority: TypeAlias = Literal["low", "normal", "high"]
+
+PRIORITIES: dict[str, int] = {"low": 0, "normal": 1, "high": 2}
+BATCH = 500  # rows of one create: near the time of one commit
+MAX_ID_BYTES = 400  # children append to it, and servers index at most some hundred bytes
+
+
+def new_run(runtime: Runtime, agent: AnyAgent, value: object, run_id: str | None, version: str, **more: Any) -> NewRun:
+    """A row to create. Raises `InvalidKey`, `InvalidInput`, `UnknownAgent`."""
+    if not runtime.registry.knows(agent):
+        raise UnknownAgent(f"{agent.name}@{agent.version}", runtime.registry.kinds())
+    run_id = uuid4().hex if run_id is None else run_id
+    if not 0 < len(run_id.encode("utf-8", "replace")) <= MAX_ID_BYTES or not run_id.isprintable():
+        raise InvalidKey(run_id, f"a run_id is 1 to {MAX_ID_BYTES} bytes of printable text")
+    return NewRun(
+        run_id=run_id, kind=agent.name, version=version, input=encode_input(agent, value), seed=secrets.randbits(63), keep_s=agent.keep_s,
+        trace=telemetry.inject(), **more,
+    )  # fmt: skip
+
+
+def _deadline(runtime: Runtime, timeout_s: float | None) -> float | None:
+    return None if timeout_s is None else runtime.clock.time() + timeout_s
+
+
+async def start_here(runtime: Runtime, agent: type[Agent[I, O]], value: I, *, run_id: str | None, tenant: str, timeout_s: float | None) -> str:
+    """Create a run for this process, or find it; returns its id."""
+    engine = runtime.engine
+    if len(engine.locals) >= runtime.settings.max_waiting and engine.free() <= 0:
+        raise Overloaded("this runtime", runtime.settings.max_waiting, 1.0)
+    run = new_run(runtime, agent, value, run_id, agent.version, tenant=tenant, deadline=_deadline(runtime, timeout_s), held=True)
+    engine.local_roots.add(run.run_id)
+    row = _checked(run, *(await runtime.store.create([run]))[0])
+    if row.status == RunStatus.READY:
+        await engine.dispatch([ticket_of(row)], local=True)
+    return run.run_id
+
+
+def _checked(run: NewRun, answer: str, row: Run | None) -> Run:
+    if answer == "conflict" or row is None:
+        raise RunConflict(run.run_id, row.kind if row is not None else "?", run.kind)
+    return row
+
+
+async def submit(
+    runtime: Runtime, agent: type[Agent[I, O]], inputs: Mapping[Any, I], *, tenant: str, priority: Priority, delay_s: float = 0, key: str = "", timeout_s: float | None = None
+) -> list[RunHandle[O]]:
+    """Create and queue runs in batches."""
+    if priority not in PRIORITIES:
+        raise InvalidSetting("priority", priority, f"one of {', '.join(PRIORITIES)}")
+    weights = await rollout_of(runtime, agent.name)
+    deadline = _deadline(runtime, timeout_s)
+    with telemetry.span(telemetry.SUBMIT, {telemetry.AGENT: agent.name, telemetry.TENANT: tenant, telemetry.COUNT: len(inputs)}):
+        runs = [
+            new_run(
+                runtime, agent, value, run_id, pick(weights, str(run_id)) or agent.version, tenant=tenant, priority=PRIORITIES[priority], delay_s=delay_s,
+                key=key, deadline=deadline,
+            )
+            for run_id, value in inputs.items()
+        ]  # fmt: skip
+        for i in range(0, len(runs), BATCH):
+            await _queue(runtime, runs[i : i + BATCH])
+    return [runtime.handle(run.run_id, agent) for run in runs]
+
+
+async def _queue(runtime: Runtime, runs: list[NewRun]) -> None:
+    created = await runtime.store.create(runs)
+    rows = [_checked(run, answer, row) for run, (answer, row) in zip(runs, created, strict=True)]
+    tickets = [ticket_of(row) for row in rows if row.status == RunStatus.READY and not row.ticketed]
+    if tickets:
+        with telemetry.span(telemetry.PUT, {telemetry.COUNT: len(tickets)}):
+            await runtime.tickets.put(tickets)
+        await runtime.store.ticketed(tickets)
+        telemetry.TICKETS_PUT.add(len(tickets))
+    if any(row.wake_at is not None for row in rows):
+        runtime.notify_sweeper()
+
+
+async def fork(runtime: Runtime, run_id: str, at: str, new_run_id: str | None) -> str:
+    """Copy the journal before the first entry of step `at` into a new run."""
+    (row,) = await runtime.store.get([run_id])
+    if row is None:
+        raise RunNotFound(run_id)
+    entries = await runtime.store.load(run_id)
+    cut = next((i for i, e in enumerate(entries) if at in (e.key, short_name(e.key))), None)
+    if cut is None:
+        steps = ", ".join(dict.fromkeys(e.key for e in entries if e.key)) or "none"
+        raise InvalidKey(at, f"run {run_id!r} has no such step; it has: {steps}")
+    run = NewRun(
+        run_id=new_run_id or f"{run_id}.fork-{uuid4().hex[:8]}", kind=row.kind, version=row.version, input=row.input, tenant=row.tenant,
+        priority=row.priority, key=row.key, seed=row.seed, keep_s=row.keep_s, trace=row.trace, meta=row.meta, entries=entries[:cut],
+    )  # fmt: skip
+    await _queue(runtime, [run])
+    return run.run_id
+
+
+async def set_rollout(runtime: Runtime, name: str, weights: Mapping[str, float]) -> None:
+    if not weights or any(w < 0 for w in weights.values()) or sum(weights.values()) <= 0:
+        raise InvalidSetting("weights", dict(weights), "versions with weights of 0 or more, not all 0")
+    await runtime.values.put(f"rollout:{name}", PLAIN.encode(dict(weights), "weights"))
+
+
+async def rollout_of(runtime: Runtime, name: str) -> dict[str, float]:
+    key = f"rollout:{name}"
+    found = await runtime.values.get([key])
+    return PLAIN.decode(found[key].value, key) if key in found else {}
+
+
+def pick(weights: Mapping[str, float], run_id: str) -> str | None:
+    """The version for a run id: the same one each time it is asked."""
+    total = sum(weights.values())
+    if not total:
+        return None
+    point = int.from_bytes(hashlib.blake2b(run_id.encode(), digest_size=8).digest(), "big") / 2**64 * total
+    for version in sorted(weights):
+        point -= weights[version]
+        if point < 0:
+            return version
+    return max(weights)

@@ -1,0 +1,21 @@
+"""What tests of agents and of adapters need: the conformance suite of each port, and a clock that tests move.
+
+The suites are modules of their own, so that nothing here needs pytest: `agentkit.testing.runs`, `.queue`, `.values`, `.limits`.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pkgutil import iter_modules
+
+from agentkit.testing.clock import FakeClock
+
+if find_spec("pytest") is not None:
+    import pytest
+
+    # Without this a broken law prints a bare AssertionError, with it both sides. What is imported already asserts nothing.
+    names = {f"{__name__}.{module.name}" for module in iter_modules(__path__)}
+    pytest.register_assert_rewrite(*sorted(names - set(sys.modules)))
+
+__all__ = ["FakeClock"]
