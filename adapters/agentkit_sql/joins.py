@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentkit.ports.records import Message, RunStatus, Signalled
 from agentkit_sql.dialect import Statement
-from agentkit_sql.rows import CANCEL, CANCELLED, COMPLETED, PARKED, TICKET, WINDOW, Changes, to_tickets
+from agentkit_sql.rows import CANCEL, CANCELLED, COMPLETED, PARKED, Changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,7 +28,7 @@ class JoinScripts:
         self._message = Statement("SELECT 1 FROM inbox WHERE run_id = ? AND id = ?")
         live = "parent_id = ? AND parent_key = coalesce(?, parent_key)"
         self._unstarted = Statement(
-            f"SELECT run_id, parent_id, parent_key, {int(CANCELLED)}, waiting_for FROM runs "
+            f"SELECT run_id, parent_id, parent_key, {int(CANCELLED)}, holds_slot FROM runs "
             f"WHERE {live} AND status IN (1, 3) AND fence = 0{dialect.exclusive}"
         )
         self._started = Statement(
@@ -36,7 +36,7 @@ class JoinScripts:
             f"AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.run_id = runs.run_id AND id = ?) ORDER BY run_id{dialect.exclusive}"
         )
         self._ended = Statement(
-            f"SELECT run_id, parent_id, parent_key, status, waiting_for FROM runs WHERE notify = 1 AND {among} ORDER BY run_id{dialect.exclusive}"
+            f"SELECT run_id, parent_id, parent_key, status, holds_slot FROM runs WHERE notify = 1 AND {among} ORDER BY run_id{dialect.exclusive}"
         )
         self._told = Statement(f"UPDATE runs SET notify = 2 WHERE {among}")
         self._count = Statement('UPDATE joins SET good = good + ?, bad = bad + ?, active = active - ? WHERE run_id = ? AND "key" = ?')
@@ -49,10 +49,6 @@ class JoinScripts:
             "SELECT run_id FROM runs WHERE status = 3 AND waiting_for = 'window' AND parent_id = ? AND parent_key = ? "
             f"ORDER BY idx LIMIT ?{dialect.exclusive}"
         )
-        self._start = Statement(
-            f"UPDATE runs SET status = 1, waiting_for = '', ticketed_at = NULL, updated_at = ? WHERE status = 3 AND {among}"
-        )
-        self._tickets = Statement(f"SELECT {TICKET} FROM runs WHERE {among} ORDER BY idx")
         self._living = Statement("SELECT 1 FROM runs WHERE run_id = ? AND status IN (1, 2, 3)")
 
     def inbox(self, run_id: str) -> Script[list[Message]]:
@@ -126,19 +122,17 @@ class JoinScripts:
         following = [row[0] for row in (yield self._next(parent_id, key, free))]
         if not following:
             return []
-        listed = self._dialect.listed(following)
-        yield self._start(now, listed)
         yield self._count(0, 0, -len(following), parent_id, key)
-        return to_tickets((yield self._tickets(listed)))
+        return (yield from self._changes.wake_up(following, now))
 
 
 def tally(ended: Iterable[Sequence[Any]]) -> dict[tuple[str, str], list[int]]:
     """Of each join: how many ended well, how many did not, and how many slots of its window they leave."""
     joins: dict[tuple[str, str], list[int]] = {}
-    for _, parent_id, key, status, waiting_for in ended:
+    for _, parent_id, key, status, holds_slot in ended:
         counts = joins.setdefault((parent_id, key), [0, 0, 0])
         counts[status != COMPLETED] += 1
-        counts[2] += waiting_for != WINDOW
+        counts[2] += holds_slot
     return joins
 
 

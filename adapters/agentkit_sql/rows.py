@@ -27,7 +27,10 @@ _FIELDS = (
 TICKET = "run_id, kind, version, wake, tenant, priority, \"key\", trace"
 """The columns of a `Ticket`, in its order."""
 
-TO_TELL = "CASE WHEN parent_id IS NOT NULL AND notify = 0 THEN 1 ELSE notify END"
+TO_TELL = (
+    "CASE WHEN notify = 0 AND parent_id IS NOT NULL AND EXISTS "
+    '(SELECT 1 FROM joins WHERE joins.run_id = runs.parent_id AND joins."key" = runs.parent_key) THEN 1 ELSE notify END'
+)
 """Of a run that ends: 1, its parent is to be told. It becomes 2 once told, so that a child that is revived is not counted again."""
 
 
@@ -52,15 +55,14 @@ class Changes:
     def __init__(self, dialect: SqliteDialect) -> None:
         self.dialect = dialect
         mine = dialect.among("run_id")
-        # A window's child that ends unstarted keeps the mark: it never took one of the window's slots, so it must not give one back.
         self.end_unowned = Statement(
             "UPDATE runs SET status = ?, result = ?, owner = NULL, ticketed_at = NULL, wake_at = NULL, updated_at = ?, "
-            f"waiting_for = CASE waiting_for WHEN 'window' THEN 'window' ELSE '' END, notify = {TO_TELL}, "
+            f"waiting_for = '', notify = {TO_TELL}, "
             f"expires_at = CASE WHEN parent_id IS NULL THEN ? + keep_s END WHERE {mine}"
         )
         self.wake = Statement(
-            "UPDATE runs SET status = 1, wake = wake + 1, ticketed_at = NULL, wake_at = NULL, waiting_for = '', updated_at = ? "
-            f"WHERE status = 3 AND {mine}"
+            "UPDATE runs SET status = 1, wake = wake + 1, ticketed_at = NULL, wake_at = NULL, waiting_for = '', holds_slot = 1, "
+            f"updated_at = ? WHERE status = 3 AND {mine}"
         )
         self.tickets = Statement(f"SELECT {TICKET} FROM runs WHERE {mine}")
         self.add_message = Statement(dialect.or_ignore("inbox", "run_id, id, seq, topic, body"))
@@ -72,10 +74,11 @@ class Changes:
         yield self.end_unowned(int(status), result, now, now, self.dialect.listed(run_ids))
 
     def wake_up(self, run_ids: Sequence[str], now: float) -> Script[list[Ticket]]:
-        """Make parked runs READY; returns their tickets."""
+        """Make parked runs READY; returns their tickets, in that order."""
         listed = self.dialect.listed(run_ids)
         yield self.wake(now, listed)
-        return to_tickets((yield self.tickets(listed)))
+        tickets = {row[0]: row for row in (yield self.tickets(listed))}
+        return to_tickets(tickets[run_id] for run_id in run_ids)
 
     def deliver(self, run_id: str, message_id: str, topic: str, body: bytes, now: float) -> Script[list[Ticket] | None]:
         """Put a message in a living run's inbox and wake the run if it is parked; None: the message was there already."""

@@ -91,7 +91,7 @@ def _row(run: NewRun, now: float, *, in_window: bool) -> tuple[object, ...]:
     ticketed_at = now if run.held else None
     return (
         run.run_id, run.kind, run.version, int(status), None, 1 if run.entries else 0, 0, 0, ticketed_at, 0, run.priority, run.tenant, run.key,
-        run.parent_id, run.parent_key, run.idx, 0, run.depth, run.seed, run.deadline, wake_at, waiting_for, run.keep_s, run.trace, run.meta,
+        run.parent_id, run.parent_key, run.idx, 0 if in_window else 1, 0, run.depth, run.seed, run.deadline, wake_at, waiting_for, run.keep_s, run.trace, run.meta,
         now, now, None, run.input, b"",
     )  # fmt: skip
 

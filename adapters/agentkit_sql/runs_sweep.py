@@ -41,7 +41,8 @@ class SweepScripts:
             f"AND NOT EXISTS (SELECT 1 FROM workers WHERE worker_id = owner AND dead = 0) ORDER BY run_id LIMIT ?{before}"
         )
         self._free = Statement(
-            f"UPDATE runs SET status = 1, owner = NULL, ticketed_at = NULL, crashes = crashes + 1, updated_at = ? WHERE {among}"
+            "UPDATE runs SET status = 1, wake = wake + 1, owner = NULL, ticketed_at = NULL, crashes = crashes + 1, updated_at = ? "
+            f"WHERE {among}"
         )
         self._crashed = Statement(f"UPDATE runs SET crashes = crashes + 1 WHERE {among}")
         self._due = Statement(f"SELECT run_id FROM runs WHERE status = 3 AND wake_at IS NOT NULL AND wake_at <= ? ORDER BY wake_at LIMIT ?{before}")
@@ -159,4 +160,4 @@ class SweepScripts:
 
 def _crash_loop(crashes: int) -> bytes:
     message = f"its process ended {crashes} times while it ran; look into the cause, then redrive it"
-    return json.dumps({"kind": "CrashLoop", "message": message}).encode()
+    return json.dumps({"kind": "RunBuried", "message": message}).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from agentkit.errors import StoreRefused, WorkerFenced
+from agentkit.errors import WorkerFenced
 from agentkit.ports.records import Claimed, RunStatus, Written
 from agentkit_sql.dialect import Statement
 from agentkit_sql.rows import PARKED, READY, RUNNING, TO_TELL, select_runs, to_run
@@ -103,7 +103,8 @@ class WriteScripts:
             return (yield from self._landed_before(write))
         last = held[3] or 0
         if entries:
-            check_contiguous(run_id, entries, last)
+            if not follows(entries, last):
+                return Written("lost", held[2])
             if entries[0].seq <= last:
                 entries = yield from self._not_yet_there(write, last)
                 if entries is None:
@@ -119,21 +120,20 @@ class WriteScripts:
         return [entry for entry in write.entries if entry.seq not in there]
 
     def _landed_before(self, write: RunWrite) -> Script[Written]:
-        """A run that is not mine: lost, unless this is a repeated release whose first copy landed."""
+        """A run that is not mine: lost, unless this is a repeated write whose first copy landed."""
         found = yield self._row(write.run_id)
         if not found:
             return LOST
         [(status, fence, owner, inbox_seq)] = found
-        release = write.release
-        if release is None or fence < write.fence or (fence == write.fence and owner is not None):
-            return Written("lost", inbox_seq)
         if write.entries:
             missing = yield from self._not_yet_there(write, write.entries[-1].seq)
-            landed = missing is not None and not missing
-        else:
-            landed = fence == write.fence
-        fits = status == release.status if release.status.ended else fence > write.fence or status != RunStatus.COMPLETED
-        return Written("ok" if landed and fits else "lost", inbox_seq)
+            return Written("ok" if missing is not None and not missing else "lost", inbox_seq)
+        release = write.release
+        if release is None or fence != write.fence or owner is not None:
+            return Written("lost", inbox_seq)
+        # Only my own release can have freed it while I live: a take-over would have declared me dead before.
+        fits = status == release.status if release.status.ended else not RunStatus(status).ended or status == RunStatus.BURIED
+        return Written("ok" if fits else "lost", inbox_seq)
 
     def _inbox_and_joins(self, writes: Sequence[RunWrite]) -> Script[None]:
         takes = [(seq, write.run_id, message_id) for write in writes for message_id, seq in write.takes]
@@ -178,12 +178,10 @@ def refused(run: Run | None, serves: Mapping[str, AbstractSet[str]], *, alone: b
     return "suspect" if run.crashes >= SUSPECT_CRASHES and not alone else None
 
 
-def check_contiguous(run_id: str, entries: Sequence[Entry], last: int) -> None:
-    """Raises `StoreRefused` for a gap: a journal with one could not be replayed."""
+def follows(entries: Sequence[Entry], last: int) -> bool:
+    """Whether the entries leave no gap, neither after `last` nor among them: a journal with one could not be replayed."""
     first = entries[0].seq
-    if first > last + 1 or any(entry.seq != first + i for i, entry in enumerate(entries)):
-        seqs = ", ".join(str(entry.seq) for entry in entries[:5])
-        raise StoreRefused(f"run {run_id!r}: entries {seqs} … after entry {last} leave a gap: send them in order. Nothing was written")
+    return 1 <= first <= last + 1 and all(entry.seq == seq for seq, entry in enumerate(entries, first))
 
 
 def _claimed(run: Run, worker_id: str, now: float) -> Run:

@@ -41,8 +41,9 @@ runs = _table(
     "runs", "run_id",
     run_id=Text, kind=Text, version=Text, status=Integer, owner_=Text, fence=Integer, wake=Integer, inbox_seq=Integer,
     ticketed_at_=REAL,  # when a ticket was last known to be put; NULL: none
-    crashes=Integer, priority=Integer, tenant=Text, key=Text, parent_id_=Text, parent_key=Text, idx=Integer, notify=Integer,
-    depth=Integer, seed=Integer, deadline_=REAL, wake_at_=REAL, waiting_for=Text, keep_s=REAL, trace=Text, meta=Text,
+    crashes=Integer, priority=Integer, tenant=Text, key=Text, parent_id_=Text, parent_key=Text, idx=Integer,
+    holds_slot=Integer,  # of its join's window
+    notify=Integer, depth=Integer, seed=Integer, deadline_=REAL, wake_at_=REAL, waiting_for=Text, keep_s=REAL, trace=Text, meta=Text,
     created_at=REAL, updated_at=REAL, expires_at_=REAL,
     input=LargeBinary, result=LargeBinary,  # last: what is read and changed often then stays on the row's first page
 )  # fmt: skip
@@ -104,7 +105,7 @@ permits = _table(
     "permits", "name holder",
     name=Text, holder=Text, n=Integer, tenant=Text, weight=REAL, turn=REAL, granted=Integer, expires_at=REAL,
 )  # fmt: skip
-buckets = _table("buckets", "name", name=Text, level=REAL, burst=REAL, at=REAL)
+buckets = _table("buckets", "name", name=Text, level=REAL, burst=REAL, rate=REAL, at=REAL)
 reservations = _table("reservations", "name key", name=Text, key=Text, amount=REAL, settled=Integer, at=REAL)
 _index("reservations_by_age", reservations, "at")
 
@@ -124,6 +125,7 @@ def migrate(dialect: SqliteDialect, store: str, migrations: Sequence[Callable[[S
     if schema_version.name not in names:
         statements = dialect.ddl(metadata.sorted_tables)
         statements.append("INSERT INTO queue_state VALUES (1, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0)")
+        statements.append("INSERT INTO documents VALUES ('', x'', 0, NULL)")
         statements.append(f"INSERT INTO schema_version (version) VALUES ({newest})")
     else:
         [(found,)] = yield Statement("SELECT version FROM schema_version")()

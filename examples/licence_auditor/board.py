@@ -17,6 +17,7 @@ from examples.licence_auditor.models import Doing
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+SILENCE_S = 3  # between two lines on the silence of a worker
 RECENT = 5  # lines of news under the live table
 
 
@@ -29,6 +30,7 @@ class Board:
     workers: dict[str, str] = field(default_factory=dict[str, str])
     at: dict[str, Doing] = field(default_factory=dict[str, Doing])
     done: dict[str, str] = field(default_factory=dict[str, str])
+    taken_over: set[str] = field(default_factory=set[str])
     news: list[str] = field(default_factory=list[str])
     all_done: Event = field(default_factory=Event)
     started: float = field(default_factory=monotonic)
@@ -38,12 +40,24 @@ class Board:
         self.workers[name] = state
         self.tell(f"{name}: {state}")
 
+    def silent(self, name: str, seconds: int) -> None:
+        """A killed worker has been silent for so long; what is printed line by line says so now and then."""
+        self.workers[name] = f"killed, silent for {seconds} s"
+        if not self.live and seconds % SILENCE_S == 0:
+            print(self.stamped(f"{name} has been silent for {seconds} s"), flush=True)
+
     def doing(self, doing: Doing) -> None:
         """A step began: it says who is at which distribution."""
         before = self.at.get(doing.distribution)
         self.at[doing.distribution] = doing
         if before is not None and before.worker != doing.worker:
-            self.tell(f"{doing.worker} takes over {doing.distribution} from {before.worker} and goes on at {doing.step!r}")
+            self.tell(f"{doing.worker} goes on with {doing.distribution} at {doing.step!r}")
+
+    def moved(self, distribution: str) -> None:
+        """The run was claimed anew."""
+        if distribution in self.at and distribution not in self.taken_over:
+            self.taken_over.add(distribution)
+            self.tell(f"{distribution} is taken over from {self.at[distribution].worker}")
 
     def finished(self, distribution: str) -> None:
         """An audit ended."""

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 import anyio
 from anyio.abc import Process, TaskGroup
@@ -120,16 +121,18 @@ async def follow(handle: RunHandle[Finding], board: Board) -> None:
             doing = Doing.model_validate(event.data)
             distribution = doing.distribution
             board.doing(doing)
-        elif isinstance(event, StatusChanged) and event.status in {"done", "failed", "cancelled", "buried"}:
+        elif isinstance(event, StatusChanged) and event.status == "running":
+            board.moved(distribution)
+        elif isinstance(event, StatusChanged) and event.status != "waiting":
             board.finished(distribution)
 
 
 async def kill_one(workers: dict[str, Process], files: Files, board: Board) -> proof.Killed:
-    """Wait until a third is audited, kill -9 the worker with most audits in hand, and note what is durable at that moment."""
+    """Wait until a third is audited, kill -9 the worker that is in the middle of most, and note what is durable at that moment."""
     while True:
         lines = trail.read(files.trail)
-        victim = max(workers, key=lambda name: len(proof.in_hand(lines, name)))
-        if 3 * sum(line.what == "signed" for line in lines) >= board.total and proof.in_hand(lines, victim):
+        victim = max(workers, key=lambda name: len(proof.half_done(lines, name)))
+        if 3 * sum(line.what == "signed" for line in lines) >= board.total and proof.half_done(lines, victim):
             break
         await anyio.sleep(LOOK_S / 4)
     workers[victim].send_signal(signal.SIGKILL)
@@ -138,7 +141,7 @@ async def kill_one(workers: dict[str, Process], files: Files, board: Board) -> p
     durable = durable_steps(files.state)
     lines = trail.read(files.trail)
     hands = len(proof.in_hand(lines, victim))
-    board.worker(victim, f"killed with -9, {hands} audits in hand; others take them over after one lease without a sign of life")
+    board.worker(victim, f"killed with -9, {hands} audits in hand; they are taken over after one lease without a sign of life")
     return proof.Killed(worker=victim, durable=durable, lines=len(lines))
 
 
@@ -162,11 +165,21 @@ async def watching(runtime: Runtime, board: Board) -> AsyncGenerator[TaskGroup]:
 
 
 async def tell_silence(board: Board, killed: proof.Killed) -> None:
-    """Say on the live board how long the dead worker has been silent."""
+    """Count the seconds that the dead worker has been silent, until the first of its runs is taken over."""
     since = monotonic()
-    while True:
+    while not board.taken_over:
         await anyio.sleep(1)
-        board.workers[killed.worker] = f"killed, silent for {monotonic() - since:.0f} s"
+        board.silent(killed.worker, round(monotonic() - since))
+    board.worker(killed.worker, f"killed, its runs are taken over after {monotonic() - since:.1f} s")
+
+
+class Played(NamedTuple):
+    """How it went: the report, the state at the kill, the runs claimed more than once, and what was not as it should be."""
+
+    result: Report
+    killed: proof.Killed
+    again: list[str]
+    faults: list[str]
 
 
 async def leave(workers: dict[str, Process], killed: proof.Killed) -> list[str]:
@@ -180,8 +193,8 @@ async def leave(workers: dict[str, Process], killed: proof.Killed) -> list[str]:
     return faults
 
 
-async def play(chosen: Options, files: Files, request: AuditRequest, total: int) -> tuple[Report, proof.Killed, list[str]]:
-    """Submit, watch, kill, wait for the report, let the survivor leave. The list says what went wrong on the way."""
+async def play(chosen: Options, files: Files, request: AuditRequest, total: int) -> Played:
+    """Submit, watch, kill, wait for the report, let the survivor leave."""
     board = Board(total)
     async with Runtime(state=files.url, agents=[AuditEnvironment, AuditDistribution]) as runtime:
         handle = await runtime.submit(AuditEnvironment, request, run_id=RUN_ID)
@@ -194,15 +207,17 @@ async def play(chosen: Options, files: Files, request: AuditRequest, total: int)
                 result = await handle.result()
                 await board.complete()
                 faults = await leave(workers, killed)
-    return result, killed, faults
+        # A child is claimed once, unless its worker died: it waits for nobody.
+        again = [info.run_id async for info in runtime.runs(agent=AuditDistribution) if info.attempts > 1]
+    return Played(result, killed, again, faults)
 
 
-def show_proof(lines: Sequence[Line], killed: proof.Killed, faults: Sequence[str]) -> None:
+def show_proof(lines: Sequence[Line], played: Played, faults: Sequence[str]) -> None:
     """What the play shows, in words."""
-    moved = proof.taken_over(lines)
+    killed = played.killed
     print(f"\n{killed.worker} was killed with -9 when {len(killed.durable)} steps were durable. Taken over from it:")
-    for one in moved:
-        print(f"  {one.distribution:28} {one.by[0]} had begun {', '.join(one.before)}; {one.by[-1]} did {', '.join(one.after)}")
+    for one in proof.taken_over(lines, played.again):
+        print(f"  {one}")
     print()
     if faults:
         print("The proof FAILS:\n" + "\n".join(f"  {fault}" for fault in faults))
@@ -224,16 +239,17 @@ async def main(arguments: Sequence[str]) -> int:
     print(f"Each step is made to take {chosen.pause_s:g} s, so that one can watch; everything else is real.\n")
     try:
         with anyio.fail_after(chosen.limit_s):
-            result, killed, faults = await play(chosen, files, request, len(names))
+            played = await play(chosen, files, request, len(names))
     except TimeoutError:
         print(f"no report within {chosen.limit_s:g} s; the workers' logs are in {files.directory}", file=sys.stderr)
         return 2
     lines = trail.read(files.trail)
-    faults += proof.faults(lines, killed, names, [one.finding.distribution.name for one in result.judgements])
-    faults += [] if proof.taken_over(lines) else ["no run was taken over, so nothing was shown"]
+    reported = [one.finding.distribution.name for one in played.result.judgements]
+    faults = played.faults + proof.faults(lines, played.killed, names, reported)
+    faults += [] if played.again else ["no run was taken over, so nothing was shown"]
     print()
-    report.show(result, sys.stdout)
-    show_proof(lines, killed, faults)
+    report.show(played.result, sys.stdout)
+    show_proof(lines, played, faults)
     print(f"\nThe page with every proof: {files.html}")
     return int(bool(faults))
 

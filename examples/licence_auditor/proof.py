@@ -31,13 +31,19 @@ class Killed:
 
 @dataclass(frozen=True)
 class TakenOver:
-    """A run that two workers worked on, and the steps that each began."""
+    """A run that changed hands: the steps that its first worker began, and those that the next one did."""
 
     distribution: str
-    run: str
-    by: tuple[str, ...]
-    before: tuple[str, ...]
-    after: tuple[str, ...]
+    first: str
+    began: tuple[str, ...]
+    next: str | None
+    did: tuple[str, ...]
+
+    def __str__(self) -> str:
+        begun = f"{self.distribution}: {self.first} had begun {', '.join(self.began)}"
+        if self.next is None:
+            return f"{begun} and signed; the probe found the signature in the trail, so nobody signed again"
+        return f"{begun}; {self.next} did {', '.join(self.did)}"
 
 
 def faults(lines: Sequence[Line], killed: Killed, listed: Iterable[str], reported: Iterable[str]) -> list[str]:
@@ -62,28 +68,40 @@ def faults(lines: Sequence[Line], killed: Killed, listed: Iterable[str], reporte
     ]
 
 
-def taken_over(lines: Sequence[Line]) -> list[TakenOver]:
-    """The runs on which more than one worker began a step, in the order in which they changed hands."""
+def taken_over(lines: Sequence[Line], runs: Collection[str]) -> list[TakenOver]:
+    """What the trail says of the runs that were claimed more than once, in the order in which they were begun."""
+    found: list[TakenOver] = []
+    for run, begun in _begun(lines).items():
+        if run in runs:
+            first = begun[0].worker
+            others = [line for line in begun if line.worker != first]
+            found.append(
+                TakenOver(
+                    distribution=begun[0].distribution,
+                    first=first,
+                    began=tuple(line.step for line in begun if line.worker == first),
+                    next=others[0].worker if others else None,
+                    did=tuple(line.step for line in others),
+                )
+            )
+    return found
+
+
+def in_hand(lines: Sequence[Line], worker: str) -> set[str]:
+    """The runs that this worker began last and nobody signed."""
+    signed = {line.run for line in lines if line.what == "signed"}
+    return {run for run, begun in _begun(lines).items() if begun[-1].worker == worker and run not in signed}
+
+
+def half_done(lines: Sequence[Line], worker: str) -> set[str]:
+    """The runs in hand that are past their first step: a kill finds something durable there to keep."""
+    begun = _begun(lines)
+    return {run for run in in_hand(lines, worker) if len(begun[run]) > 1}
+
+
+def _begun(lines: Iterable[Line]) -> dict[str, list[Line]]:
     runs: dict[str, list[Line]] = {}
     for line in lines:
         if line.what == "began":
             runs.setdefault(line.run, []).append(line)
-    found: list[TakenOver] = []
-    for run, begun in runs.items():
-        workers = tuple(dict.fromkeys(line.worker for line in begun))
-        if len(workers) > 1:
-            before = tuple(line.step for line in begun if line.worker == workers[0])
-            after = tuple(line.step for line in begun if line.worker != workers[0])
-            found.append(TakenOver(begun[0].distribution, run, workers, before, after))
-    return found
-
-
-def in_hand(lines: Sequence[Line], worker: str) -> Collection[str]:
-    """The runs whose last line is of this worker and is not their signature."""
-    last: dict[str, Line] = {}
-    signed: set[str] = set()
-    for line in lines:
-        last[line.run] = line
-        if line.what == "signed":
-            signed.add(line.run)
-    return {run for run, line in last.items() if line.worker == worker and run not in signed}
+    return runs

@@ -21,6 +21,7 @@
     │   └── QueueFull
     └── StoreError
         ├── StoreUnavailable                 no answer: a write may have happened
+        │   └── StoreBusy                    it did not get to begin: nothing was written
         ├── StoreRefused                     the store refused the data: nothing was written
         │   ├── EntryTooLarge  ValueTooLarge  InvalidKey  InvalidLimit
         │   ├── ValueConflict                another writer was first
@@ -199,6 +200,10 @@ class StoreUnavailable(StoreError):
     def __init__(self, store: str, problem: str) -> None:
         self.store, self.problem = store, problem
         super().__init__(f"{store}: {problem}")
+
+
+class StoreBusy(StoreUnavailable):
+    """The store was locked or full before anything began. Nothing was written; try again."""
 
 
 class StoreRefused(StoreError):

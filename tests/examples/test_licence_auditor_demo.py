@@ -15,7 +15,7 @@ def test_the_demo_loses_nothing_and_repeats_nothing_when_a_worker_is_killed(tmp_
     done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False, cwd=Path(__file__).parents[2])
     logs = "".join(log.read_text() for log in (tmp_path / "demo").glob("*.log"))
     assert done.returncode == 0, done.stdout + done.stderr + logs
-    assert "takes over" in done.stdout
+    assert "is taken over from" in done.stdout
     assert "each was audited exactly once" in done.stdout
     assert "none of them was begun again" in done.stdout
     assert "pip" in (tmp_path / "demo" / "report.html").read_text()

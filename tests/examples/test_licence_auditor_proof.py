@@ -49,11 +49,14 @@ def test_every_way_to_lose_or_repeat_an_audit_is_a_fault(lines: list[Line], repo
     assert proof.faults(lines, KILLED, ["A", "B"], reported) == [fault]
 
 
-def test_a_run_is_taken_over_when_a_second_worker_begins_a_step_of_it() -> None:
-    (moved,) = proof.taken_over(GOOD)
-    assert (moved.run, moved.by) == ("b", ("worker 2", "worker 1"))
-    assert (moved.before, moved.after) == (("read", "identify"), ("identify", "sign"))
-    assert proof.taken_over(GOOD[:5]) == []
+def test_a_take_over_tells_what_each_of_the_two_workers_did() -> None:
+    (moved,) = proof.taken_over(GOOD, ["b"])
+    assert str(moved) == "B: worker 2 had begun read, identify; worker 1 did identify, sign"
+
+
+def test_a_run_that_was_signed_before_the_kill_needs_nobody_to_begin_a_step() -> None:
+    (moved,) = proof.taken_over(GOOD[:4], ["a"])
+    assert str(moved).startswith("A: worker 1 had begun read, sign and signed; the probe found the signature")
 
 
 def test_a_worker_has_in_hand_what_it_began_and_nobody_signed() -> None:
@@ -62,12 +65,20 @@ def test_a_worker_has_in_hand_what_it_began_and_nobody_signed() -> None:
     assert proof.in_hand(GOOD, "worker 1") == set()
 
 
+def test_an_audit_past_its_first_step_is_half_done() -> None:
+    assert proof.half_done(GOOD[:3], "worker 2") == set()
+    assert proof.half_done(GOOD[:5], "worker 2") == {"b"}
+
+
 async def test_the_board_tells_who_took_over_from_whom(capsys: pytest.CaptureFixture[str]) -> None:
     board = Board(total=1)
     board.doing(Doing(distribution="anyio", step="read", worker="worker 2"))
+    board.moved("anyio")
+    board.moved("anyio")
     board.doing(Doing(distribution="anyio", step="identify", worker="worker 1"))
     board.finished("anyio")
     await board.complete()
     said = capsys.readouterr().out
-    assert "worker 1 takes over anyio from worker 2 and goes on at 'identify'" in said
+    assert said.count("anyio is taken over from worker 2") == 1
+    assert "worker 1 goes on with anyio at 'identify'" in said
     assert "1 of 1" in said

@@ -108,7 +108,7 @@ def workers(found: Sequence[Worker], waiting: Mapping[str, int], *, looked_s: fl
     silent = len(found) - len(living)
     if silent:
         findings.append(Finding("note", "workers", f"{silent} registered without a beat in {looked_s:g} s: stopped, dead or cut off"))
-    served: set[str] = set().union(*(worker.kinds for worker in living))
+    served = {kind for worker in living for kind in worker.kinds}
     return findings + unserved(waiting, served, nobody=not living)
 
 

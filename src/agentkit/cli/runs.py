@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agentkit.agents.base import Signal
-from agentkit.cli.style import Failed, Out, WrongUse, duration, example, json_value
+from agentkit.cli.style import Out, WrongUse, duration, example, json_value
 from agentkit.cli.target import on_runtime
 from agentkit.cli.timeline import timeline
 from agentkit.cli.view import children_data, event_line, run_data, runs_table, show_data, show_parts
-from agentkit.errors import RunNotFound, UnknownAgent, nearest
+from agentkit.errors import NotSerialisable, RunNotFound, UnknownAgent, nearest
 from agentkit.ports.records import RunQuery
 from agentkit.runtime.activation import PUBLIC
 from agentkit.runtime.events import ENDED
@@ -124,15 +124,23 @@ async def signal(runtime: Runtime, out: Out, *, run_id: str, name: str, value: o
     handle = runtime.handle(run_id)
     door = await declared_signal(runtime, handle, name)
     if door is not None:
-        value = door.codec.decode(json.dumps(value).encode(), f"signal {name!r}")
+        value = typed(door, value)
     await handle.signal(door or plain_signal(name), value, key=key, id=message_id)
     out.data({"run_id": run_id, "signal": name, "sent": True})
     out.show(f"signal {name} accepted by {run_id}")
 
 
+def typed(door: Signal[Any], value: object) -> object:
+    """The value as the agent's type has it."""
+    try:
+        return door.codec.decode(json.dumps(value).encode(), door.name)
+    except NotSerialisable as exc:
+        raise WrongUse(f"signal {door.name!r}: {exc.path or 'the value'}: {exc.problem}") from exc
+
+
 def plain_signal(name: str) -> Signal[Any]:
     """A door for plain JSON: the store knows a signal by its name alone."""
-    door: Signal[Any] = Signal(Any)  # type: ignore[arg-type]
+    door: Signal[Any] = Signal(object)
     door.name = name
     return door
 
@@ -144,10 +152,17 @@ async def declared_signal(runtime: Runtime, handle: RunHandle[Any], name: str) -
         agent = runtime.registry.find(info.agent, info.version)
     except UnknownAgent:
         return None
-    doors = {found.name: found for cls in agent.__mro__ for found in vars(cls).values() if isinstance(found, Signal)}
+    doors = {door.name: door for door in declared_by(agent)}
     if name not in doors:
-        raise Failed(f"agent {info.agent!r} has no signal {name!r} (it has: {', '.join(sorted(doors)) or 'none'}){nearest(name, doors)}", 2)
+        known = ", ".join(sorted(doors)) or "none"
+        raise WrongUse(f"agent {info.agent!r} has no signal {name!r} (it has: {known}){nearest(name, doors)}")
     return doors[name]
+
+
+def declared_by(agent: type[Any]) -> list[Signal[Any]]:
+    """The signals of an agent, those it inherits before its own."""
+    attributes: list[Any] = [found for cls in reversed(agent.__mro__) for found in vars(cls).values()]
+    return [found for found in attributes if isinstance(found, Signal)]
 
 
 @command.command("resolve")

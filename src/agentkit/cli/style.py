@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import IO, Any, TypeAlias, TypeVar
+from typing import IO, Any, TypeAlias, TypeVar, cast
 
 import click
 from rich import box
@@ -49,7 +49,7 @@ def sentence(group: BaseExceptionGroup[BaseException]) -> str | None:
     """What to say of errors that came together; None when one of them is not ours and deserves its traceback."""
     said: list[str] = []
     for exc in group.exceptions:
-        part = sentence(exc) if isinstance(exc, BaseExceptionGroup) else str(exc) if isinstance(exc, AgentKitError) else None
+        part = sentence(cast("BaseExceptionGroup[BaseException]", exc)) if isinstance(exc, BaseExceptionGroup) else _ours(exc)
         if part is None:
             return None
         said.append(part)
@@ -65,6 +65,10 @@ def example(*lines: str) -> Callable[[Command], Command]:
         return function
 
     return add
+
+
+def _ours(exc: BaseException) -> str | None:
+    return str(exc) if isinstance(exc, AgentKitError) else None
 
 
 class Out:

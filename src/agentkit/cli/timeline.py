@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from agentkit.ports.records import Entry, EntryKind
 
@@ -41,7 +41,7 @@ class Bar:
 
     @property
     def waits(self) -> bool:
-        return self.kind in {"wait", "children"}
+        return self.kind in {"wait", "children", "signal"}
 
 
 class Activation(NamedTuple):
@@ -70,6 +70,8 @@ def timeline(entries: Sequence[Entry]) -> Timeline:
     for entry in entries:
         began_ms = entry.at_ms - entry.took_us / 1000
         _extend(activations, entry, began_ms)
+        if entry.kind == EntryKind.SIGNAL:
+            began_ms = _parked_at(activations, entry)
         if entry.kind not in _SILENT:
             _note(bars, entry, began_ms)
     return Timeline(list(bars.values()), activations, sum(entry.kind == EntryKind.PROGRESS for entry in entries))
@@ -79,12 +81,18 @@ def _extend(activations: list[Activation], entry: Entry, began_ms: float) -> Non
     if not activations or activations[-1].fence != entry.fence:
         activations.append(Activation(entry.fence, began_ms, entry.at_ms))
     last = activations[-1]
-    said = body_of(entry) if entry.kind == EntryKind.STATUS else None
-    if isinstance(said, dict) and said.get("status") == "running":
+    said = fields_of(entry) if entry.kind == EntryKind.STATUS else {}
+    if said.get("status") == "running":
         last = last._replace(worker=str(said.get("worker", "")))
-    elif isinstance(said, dict):
+    elif said:
         last = last._replace(left=str(said.get("status", "")), waited_for=str(said.get("for", "")))
     activations[-1] = last._replace(end_ms=max(last.end_ms, entry.at_ms))
+
+
+def _parked_at(activations: Sequence[Activation], entry: Entry) -> float:
+    """When the run began to wait for a message: at its last park, if there was one. What a run that did not park waited is not written."""
+    parked = [activation.end_ms for activation in activations[:-1] if activation.left == "waiting"]
+    return parked[-1] if parked else entry.at_ms
 
 
 def _note(bars: dict[str, Bar], entry: Entry, began_ms: float) -> None:
@@ -101,26 +109,24 @@ def _note(bars: dict[str, Bar], entry: Entry, began_ms: float) -> None:
 
 def _outcome(entry: Entry) -> tuple[Outcome, str]:
     if entry.kind == EntryKind.ERROR:
-        said = body_of(entry)
-        return "error", f"{said.get('kind', 'error')}: {said.get('message', '')}" if isinstance(said, dict) else str(said)
+        said = fields_of(entry)
+        return "error", f"{said.get('kind', 'error')}: {said.get('message', '')}"
     if entry.kind == EntryKind.INTENT:
         return "unknown", "an effect without an outcome yet"
     if entry.kind == EntryKind.VOID:
         return "void", "not started after all"
     if entry.kind == EntryKind.CANCEL:
-        said = body_of(entry)
-        return "error", str(said.get("reason", "")) if isinstance(said, dict) else ""
+        return "error", str(fields_of(entry).get("reason", ""))
     return ("open" if entry.kind in _OPENING else "ok"), ""
 
 
-def body_of(entry: Entry) -> object:
-    """The stored value of an entry; its raw bytes as text where it is not JSON."""
-    body = zlib.decompress(entry.body) if entry.codec == 1 else entry.body
+def fields_of(entry: Entry) -> dict[str, Any]:
+    """The stored object of an entry that the runtime wrote; empty where it is none."""
     try:
-        value: object = json.loads(body) if body else None
-    except ValueError:
-        return body.decode("utf-8", "replace")
-    return value
+        found: object = json.loads(zlib.decompress(entry.body) if entry.codec == 1 else entry.body)
+    except (ValueError, zlib.error):
+        return {}
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
 class Segment(NamedTuple):
@@ -215,7 +221,7 @@ def line(bar: Bar, scale: Axis, activations: Sequence[Activation], glyphs: Glyph
         cells[min(last, int(scale.at(activation.start_ms)))] = glyphs.claim
     start = min(last, int(scale.at(bar.start_ms)))
     stop = min(scale.width, max(start + 1, ceil(scale.at(bar.end_ms) - 0.5)))
-    glyph = glyphs.point if bar.kind in {"signal", "state", "cancel"} else glyphs.wait if bar.waits else glyphs.body
+    glyph = glyphs.point if bar.kind in {"state", "cancel"} else glyphs.wait if bar.waits else glyphs.body
     for i in range(start, stop):
         cells[i] = glyph
     return "".join(cells)

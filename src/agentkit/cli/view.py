@@ -111,7 +111,7 @@ def _steps(found: Timeline, width: int, *, unicode: bool) -> Table:
             _indented(bar.key),
             Text(line(bar, scale, found.activations, glyphs), style=OUTCOME_COLOURS[bar.outcome]),
             human((bar.end_ms - bar.start_ms) / 1000 if bar.waits or not bar.took_us else bar.took_us / 1e6),
-            str(bar.attempts) if bar.attempts > 1 else "",
+            str(bar.attempts) if bar.attempts > 1 and not bar.waits else "",
             _remark(bar),
         )
         for bar in found.bars
@@ -148,7 +148,10 @@ def _went_on(before: Activation, after: Activation) -> Text:
     silent = human(max(0.0, after.start_ms - before.end_ms) / 1000)
     if before.left:
         return Text(f"claim {after.fence}  after {silent}, {_worked(after)}", style="dim")
-    return Text(f"claim {after.fence}  taken over {silent} after the last entry of claim {before.fence}, {_worked(after)}", style="yellow")
+    by = f" by worker {after.worker[:12]}" if after.worker else ""
+    return Text(
+        f"claim {after.fence}  taken over{by} {silent} after the last entry of claim {before.fence}, {_worked(after)}", style="yellow"
+    )
 
 
 def event_line(event: RunEvent) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import partial
 
@@ -11,6 +12,8 @@ import click
 from agentkit import logs
 from agentkit.cli.style import duration, example
 from agentkit.cli.target import load_runtime
+
+log = logging.getLogger("agentkit.worker")
 
 
 @click.command("worker", short_help="Execute submitted runs until told to stop.")
@@ -28,4 +31,7 @@ def command(app: str, only: str | None, concurrency: int | None, grace_s: float 
     logs.configure_from(os.environ.get("AGENTKIT_LOG", ""))
     kinds = [kind.strip() for kind in (only or "").split(",") if kind.strip()]
     runtime = load_runtime(app)
+    serves = sorted(f"{name}@{version}" for name, versions in runtime.registry.serves(kinds).items() for version in versions)
+    log.info("worker %d of %s serves %s", os.getpid(), app, ", ".join(serves) or "nothing: list agents in Runtime(agents=[…])")
     anyio.run(partial(runtime.work, only=kinds, concurrency=concurrency, grace_s=grace_s))
+    log.info("worker %d has drained", os.getpid())

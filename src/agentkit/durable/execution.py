@@ -8,7 +8,7 @@ from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -21,7 +21,7 @@ from agentkit.errors import EntryTooLarge, RunCancelled, RunParked
 from agentkit.ports.records import EntryKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from anyio.abc import TaskGroup
 
@@ -51,6 +51,10 @@ class Limits:
     max_children: int = 100_000
 
 
+OnStep: TypeAlias = "Callable[[str, str, Literal['begin', 'end']], Awaitable[None]]"
+"""(run_id, key, point): called before a body runs and when it has ended but nothing of it is journalled. Tests crash there."""
+
+
 class Host(Protocol):
     """What an execution needs of the worker it runs in."""
 
@@ -60,6 +64,7 @@ class Host(Protocol):
     limits: Limits
     worker_id: str
     resources: Mapping[type[Any], object]
+    on_step: OnStep | None
 
     async def fresh(self) -> None:
         """Return once a beat was accepted within 0.75 leases: before that no step may start."""

@@ -134,6 +134,15 @@ async def _body(ex: Execution, call: Call, attempt: int, deadline: float | None)
 
 
 async def _invoke(ex: Execution, call: Call, attempt: int) -> Any:
+    if ex.host.on_step is None:
+        return await _traced(ex, call, attempt)
+    await ex.host.on_step(ex.run.run_id, call.key, "begin")
+    value = await _traced(ex, call, attempt)
+    await ex.host.on_step(ex.run.run_id, call.key, "end")
+    return value
+
+
+async def _traced(ex: Execution, call: Call, attempt: int) -> Any:
     args = call.args if call.with_context is None else (call.with_context(call, attempt), *call.args)
     if not telemetry.enabled():
         return await _call(call, args)

@@ -15,7 +15,7 @@ import anyio.abc
 from agentkit import telemetry
 from agentkit.clock import wait_for
 from agentkit.durable.group_commit import Lane
-from agentkit.errors import QueueFull, RunConflict, StoreError, StoreUnavailable
+from agentkit.errors import QueueFull, RunConflict, StoreBusy, StoreError, StoreUnavailable
 from agentkit.ports.queue import Ticket
 from agentkit.ports.records import Claimed, ParentClaim, RunStatus
 from agentkit.runtime.activation import Activation
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from agentkit.clock import Clock
-    from agentkit.durable.execution import Execution, Limits
+    from agentkit.durable.execution import Execution, Limits, OnStep
     from agentkit.ports.queue import Lease, Queue
     from agentkit.ports.records import ClaimRefusal, NewRun, Release, Run
     from agentkit.ports.runs import RunStore
@@ -57,8 +57,9 @@ class Engine:
         self.local_roots: set[str] = set()
         self.suspects: deque[Held] = deque()
         self.draining = False
-        self.tickets_put = 0
+        self.tickets_put = self.taking = 0
         self.lease_s = max(settings.lease_s, store.min_lease_s)
+        self.on_step: OnStep | None = None
         self.due_soon: Callable[[float], None] = lambda wake_at: None
         self._hub, self._alive, self._answer = hub, alive, answer
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -202,15 +203,28 @@ class Engine:
         self._changed = anyio.Event()
 
     async def idle(self) -> None:
-        """Wait until no run is active."""
-        while self.active:
+        """Wait until no run is active or being claimed."""
+        while self.active or self.taking:
             await self.change()
 
     async def take(self, held: Sequence[Held], *, only: Iterable[str] = (), alone: bool = False) -> None:
-        """Claim the runs of these tickets and start them; answer the tickets that are good for nothing."""
+        """Claim the runs of these tickets and start them; answer the tickets that are good for nothing.
+
+        A claim whose answer is lost may have been granted, then or later: nobody would hold the run, and its owner lives. So it ends
+        the registration (in a model checker every other way out leaves a stuck run).
+        """
         ids = [h.ticket.run_id for h in held]
-        with telemetry.span(telemetry.CLAIM, {telemetry.WORKER: self.worker_id, telemetry.COUNT: len(ids)}):
-            answers = await self.store.claim(self.worker_id, ids, self.registry.serves(only), alone=alone)
+        self.taking += 1
+        try:
+            with telemetry.span(telemetry.CLAIM, {telemetry.WORKER: self.worker_id, telemetry.COUNT: len(ids)}), anyio.CancelScope(shield=True):
+                answers = await self.store.claim(self.worker_id, ids, self.registry.serves(only), alone=alone)
+        except StoreError as exc:
+            if isinstance(exc, StoreUnavailable) and not isinstance(exc, StoreBusy):
+                self._on_fenced()
+            raise
+        finally:
+            self.taking -= 1
+            self.notify()
         for h, answer in zip(held, answers, strict=True):
             if isinstance(answer, Claimed):
                 self._start(answer, h)
@@ -325,11 +339,17 @@ class Engine:
         for activation, _ in self.active.values():
             activation.stop()
 
+    async def crash(self) -> None:
+        """As if this process were killed: nothing is released, nobody is told. For `agentkit.testing`."""
+        await self.store.retire(self.worker_id)
+        self._on_fenced()
+
     def _on_moved(self, run_ids: Sequence[str]) -> None:
         for run_id in run_ids:
             self.poke(run_id)
 
     def _on_fenced(self) -> None:
+        """This registration is over; `run` makes a new one."""
         self._fenced = True
         self._ended.set()
 

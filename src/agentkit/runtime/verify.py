@@ -58,6 +58,7 @@ class _DryHost:
 
     stale = False
     worker_id = ""
+    on_step = None
 
     def __init__(self, runtime: Runtime) -> None:
         self.store: RunStore = runtime.store

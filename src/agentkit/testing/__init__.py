@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pkgutil import iter_modules
 
 from agentkit.testing.clock import FakeClock
+from agentkit.testing.runtime import LocalRuntime, runtime
 
 if find_spec("pytest") is not None:
     import pytest
@@ -18,4 +19,4 @@ if find_spec("pytest") is not None:
     names = {f"{__name__}.{module.name}" for module in iter_modules(__path__)}
     pytest.register_assert_rewrite(*sorted(names - set(sys.modules)))
 
-__all__ = ["FakeClock"]
+__all__ = ["FakeClock", "LocalRuntime", "runtime"]

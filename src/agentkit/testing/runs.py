@@ -11,8 +11,12 @@ class TestMyRuns(RunStoreContract):
 
 from __future__ import annotations
 
+from agentkit.testing.runs_children import ChildrenLaws
 from agentkit.testing.runs_creation import CreationLaws
+from agentkit.testing.runs_ownership import OwnershipLaws
+from agentkit.testing.runs_signals import CancelLaws, ChangeLaws, SignalLaws
+from agentkit.testing.runs_write import WriteLaws
 
 
-class RunStoreContract(CreationLaws):
+class RunStoreContract(CreationLaws, OwnershipLaws, WriteLaws, SignalLaws, CancelLaws, ChildrenLaws, ChangeLaws):
     """x"""

@@ -65,9 +65,7 @@ class CreationLaws(RunsBase):
         assert await get(store, "run-1") == first
 
     @pytest.mark.parametrize("other", [{"kind": "audit"}, {"input": b'{"n": 2}'}])
-    async def test_the_id_of_another_kind_or_input_is_a_conflict_and_nothing_is_written(
-        self, store: RunStore, other: dict[str, Any]
-    ) -> None:
+    async def test_one_id_with_another_kind_or_input_is_a_conflict(self, store: RunStore, other: dict[str, Any]) -> None:
         first = await create(store, "run-1")
         [again] = await store.create([new("run-1", **other)])
         assert again == ("conflict", first)
@@ -80,9 +78,7 @@ class CreationLaws(RunsBase):
             answers = [created[index].answer for created in outcomes if not isinstance(created, Exception)]
             assert sorted(answers) == ["created"] + ["exists"] * 9
 
-    async def test_a_submit_repeated_after_a_crash_finds_the_run_ready_and_without_a_ticket(
-        self, store: RunStore, second: RunStore
-    ) -> None:
+    async def test_a_submit_repeated_after_a_crash_finds_the_run_without_a_ticket(self, store: RunStore, second: RunStore) -> None:
         await create(store, "run-1")
         [again] = await second.create([new("run-1")])
         assert again.run is not None
