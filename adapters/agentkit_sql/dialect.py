@@ -66,6 +66,10 @@ class SqliteDialect:
         """A condition on `column`, with one parameter made by `listed`."""
         return f"{column} IN (SELECT value FROM json_each(?))"
 
+    def each(self, table: str, column: str) -> str:
+        """The rows of a table whose `column` is among one parameter made by `listed`, found by that column's index and no other."""
+        return f"json_each(?) AS asked CROSS JOIN {table} ON {column} = asked.value"
+
     def listed(self, values: Iterable[str | int]) -> str:
         return json.dumps(list(values))
 

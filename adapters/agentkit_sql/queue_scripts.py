@@ -51,7 +51,10 @@ class QueueScripts:
         )
         self._waiting = Statement("UPDATE queue_state SET waiting = waiting + ? WHERE one = 1")
         self._twins = Statement(f"SELECT id FROM tickets WHERE state <> 1 AND {among_id}")
-        self._last_turn = Statement("SELECT max(turn) FROM tickets WHERE tenant = ? AND priority = ?")
+        self._turn = Statement(f"SELECT turn FROM turns WHERE tenant = ? AND priority = ?{before}")
+        self._first_turn = Statement("INSERT INTO turns (tenant, priority, turn) VALUES (?, ?, ?)")
+        self._next_turn = Statement("UPDATE turns SET turn = ? WHERE tenant = ? AND priority = ?")
+        self._past_turns = Statement("DELETE FROM turns WHERE priority = ? AND turn <= ?")
         self._insert = Statement(
             f"INSERT INTO tickets ({TICKET}, n, id, served, state, turn, due, put_at, tries, deliveries) VALUES ({', '.join('?' * 17)})"
         )
@@ -61,6 +64,7 @@ class QueueScripts:
         )
         self._lease = Statement(f"UPDATE tickets SET state = 1, tries = tries + 1, deliveries = deliveries + 1, due = ? WHERE {among_n}")
         self._held = Statement(f"{row} FROM tickets WHERE state = 1 AND {among_n} ORDER BY n{before}")
+        self._leased = Statement(f"SELECT n, tries, id FROM tickets WHERE state = 1 AND {among_n}{before}")
         self._expired = Statement(f"{row} FROM tickets WHERE state = 1 AND due <= ? ORDER BY due LIMIT ?{before}")
         self._due = Statement(f"{row} FROM tickets WHERE state = 2 AND due <= ? ORDER BY due LIMIT ?{before}")
         self._next_due = Statement(
@@ -74,7 +78,8 @@ class QueueScripts:
         self._key_head = Statement("SELECT min(n) FROM tickets WHERE \"key\" <> '' AND \"key\" = ? AND state IN (0, 3)")
         self._to_front = Statement("UPDATE tickets SET state = 0 WHERE n = ? AND state = 3")
         self._behind = Statement("UPDATE tickets SET state = 3 WHERE \"key\" <> '' AND \"key\" = ? AND state = 0 AND n <> ?")
-        self._of_runs = Statement(f"{row} FROM tickets WHERE state <> 1 AND {dialect.among('run_id')}{before}")
+        # Found by the index of ids, which begin with the run's: an index of its own would cost every ticket.
+        self._of_run = Statement(f"{row} FROM tickets WHERE state <> 1 AND id >= ? AND id < ? AND run_id = ?{before}")
         self._forget_dead = Statement(f"DELETE FROM dead_tickets WHERE {among_id}")
         self._die = Statement(f"INSERT INTO dead_tickets ({TICKET}, id, served, reason, deliveries, died_at) VALUES ({', '.join('?' * 13)})")
         self._dead = Statement(
@@ -116,7 +121,7 @@ class QueueScripts:
         for n, (ticket, deliveries, put_at) in enumerate(reversed(fresh.values()), state.last_n + 1):
             line = ticket.tenant, min(max(ticket.priority, 0), 2)
             if line not in turns:
-                turns[line] = max((yield self._last_turn(*line))[0][0] or 0.0, state.turns[line[1]])
+                turns[line] = yield from self._begin(line, state)
             turns[line] += 1
             place = DELAYED if due > now else BEHIND if ticket.key else READY
             if place == BEHIND:
@@ -124,8 +129,17 @@ class QueueScripts:
             ticket = ticket._replace(priority=line[1])  # noqa: PLW2901
             rows.append((*ticket, n, ticket.id, ticket.served_by, place, turns[line], due, put_at, 0, deliveries))
         yield self._insert.many(rows)
+        yield self._next_turn.many([(turn, *line) for line, turn in turns.items()])
         yield from self._offer(keys)
         yield from self._store(state._replace(last_n=state.last_n + len(rows), waiting=state.waiting + len(rows)))
+
+    def _begin(self, line: tuple[str, int], state: QueueState) -> Script[float]:
+        """The turn after which a tenant's next ticket of a priority comes."""
+        found = yield self._turn(*line)
+        if not found:
+            yield self._past_turns(line[1], state.turns[line[1]])
+            yield self._first_turn(*line, 0.0)
+        return max(found[0][0] if found else 0.0, state.turns[line[1]])
 
     def _store(self, state: QueueState) -> Script[None]:
         yield self._keep(state.last_n, state.waiting, *state.credits, *state.turns)
@@ -145,10 +159,9 @@ class QueueScripts:
             return [], None if due is None else max(0.0, due - now)
         state = to_state((yield self._state())[0])
         chosen, state = choose(lines, n, state)
-        rows = [Row.read(row) for row in chosen]
-        yield self._lease(now + lease_s, self._dialect.listed(row.n for row in rows))
+        yield self._lease(now + lease_s, self._dialect.listed([row[-1] for row in chosen]))
         yield from self._store(state)
-        return [Lease(row.ticket, attempt_of(row.n, row.tries + 1), row.deliveries + 1) for row in rows], None
+        return [Lease(Ticket(*row[:8]), attempt_of(row[8], row[9] + 1), row[10] + 1) for row in chosen], None
 
     def _bring_back(self, now: float) -> Script[None]:
         """Make ready what time made ready: leases that ran out, delays that are over."""
@@ -172,15 +185,21 @@ class QueueScripts:
 
     def renew(self, leases: Sequence[Lease], lease_s: float) -> Script[list[bool]]:
         now = yield from self._dialect.now()
-        held = yield from self._holds(leases)
-        yield self._renew(now + lease_s, self._dialect.listed(held))
-        return _told(leases, held)
+        still = yield from self._still(leases)
+        yield self._renew(now + lease_s, self._dialect.listed(_rows_of(leases, still)))
+        return still
 
     def finish(self, leases: Sequence[Lease]) -> Script[list[bool]]:
-        held = yield from self._holds(leases)
-        if held:
-            yield from self._drop(held.values(), undelivered=False)
-        return _told(leases, held)
+        still = yield from self._still(leases)
+        yield self._delete(self._dialect.listed(_rows_of(leases, still)))
+        yield from self._offer({lease.ticket.key for lease in leases if lease.ticket.key})
+        return still
+
+    def _still(self, leases: Sequence[Lease]) -> Script[list[bool]]:
+        """Whether each lease is still its holder's: all that the commonest answers need."""
+        rows = yield self._leased(self._dialect.listed([row_of(lease.attempt) for lease in leases]))
+        held = {attempt_of(n, tries): ticket_id for n, tries, ticket_id in rows}
+        return [held.get(lease.attempt) == lease.ticket.id for lease in leases]
 
     def give_back(self, leases: Sequence[Lease], delay_s: float) -> Script[list[bool]]:
         now = yield from self._dialect.now()
@@ -261,7 +280,9 @@ class QueueScripts:
         return list(dict.fromkeys(ticket.run_id for ticket in revived))
 
     def cancel(self, run_ids: Sequence[str]) -> Script[int]:
-        rows = [Row.read(row) for row in (yield self._of_runs(self._dialect.listed(run_ids)))]
+        rows: list[Row] = []
+        for run_id in set(run_ids):
+            rows += map(Row.read, (yield self._of_run(f"{run_id}:", f"{run_id};", run_id)))
         if rows:
             yield from self._drop(rows, undelivered=True)
         return len(rows)
@@ -269,6 +290,10 @@ class QueueScripts:
 
 def _is(lease: Lease | None, row: Row) -> bool:
     return lease is not None and lease.ticket.id == row.ticket.id
+
+
+def _rows_of(leases: Sequence[Lease], still: Sequence[bool]) -> list[int]:
+    return [row_of(lease.attempt) for lease, mine in zip(leases, still, strict=True) if mine]
 
 
 def _told(leases: Sequence[Lease], held: dict[int, Row]) -> list[bool]:

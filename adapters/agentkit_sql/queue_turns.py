@@ -50,6 +50,8 @@ def choose(by_priority: Sequence[Iterable[Sequence[Any]]], n: int, state: QueueS
         state: as it was stored.
     """
     lines = [list(line) for line in by_priority]
+    if sum(map(bool, lines)) == 1:
+        return _of_one_priority(lines, n, state)
     places = [0, 0, 0]
     credit, turns = list(state.credits), list(state.turns)
     chosen: list[Sequence[Any]] = []
@@ -67,6 +69,14 @@ def choose(by_priority: Sequence[Iterable[Sequence[Any]]], n: int, state: QueueS
         turns[served] = max(turns[served], row[-2])
         chosen.append(row)
     return chosen, QueueState(state.last_n, state.waiting - len(chosen), tuple(credit), tuple(turns))
+
+
+def _of_one_priority(lines: Sequence[list[Sequence[Any]]], n: int, state: QueueState) -> tuple[list[Sequence[Any]], QueueState]:
+    [priority] = [priority for priority in range(3) if lines[priority]]
+    chosen = lines[priority][:n]
+    turns = list(state.turns)
+    turns[priority] = max(turns[priority], chosen[-1][-2])
+    return chosen, state._replace(waiting=state.waiting - len(chosen), turns=tuple(turns))
 
 
 def in_turn(lines: Iterable[Iterable[Sequence[Any]]]) -> list[Sequence[Any]]:

@@ -37,8 +37,7 @@ class SweepScripts:
         self._dead = Statement("UPDATE workers SET dead = 1, died_at = ? WHERE worker_id = ? AND dead = 0")
         self._beats = Statement("SELECT worker_id, beat FROM beats")
         self._orphans = Statement(
-            "SELECT run_id, owner, crashes FROM runs WHERE owner IS NOT NULL "
-            f"AND NOT EXISTS (SELECT 1 FROM workers WHERE worker_id = owner AND dead = 0) ORDER BY run_id LIMIT ?{before}"
+            f"SELECT run_id, owner, crashes FROM workers CROSS JOIN runs ON owner = worker_id WHERE dead = 1 LIMIT ?{before}"
         )
         self._free = Statement(
             "UPDATE runs SET status = 1, wake = wake + 1, owner = NULL, ticketed_at = NULL, crashes = crashes + 1, updated_at = ? "

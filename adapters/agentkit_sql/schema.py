@@ -81,9 +81,9 @@ _index("tickets_undelivered", tickets, "id", "state <> 1", unique=True)
 _index("tickets_ready", tickets, "served priority turn n put_at", "state = 0")
 _index("tickets_leased", tickets, "due", "state = 1")
 _index("tickets_delayed", tickets, "due", "state = 2")
-_index("tickets_turns", tickets, "tenant priority turn")
 _index("tickets_keyed", tickets, "key state n", "key <> ''")
-_index("tickets_of_run", tickets, "run_id")
+# The turn of each tenant's newest ticket: where its next one begins.
+turns = _table("turns", "tenant priority", tenant=Text, priority=Integer, turn=REAL)
 
 dead_tickets = _table(
     "dead_tickets", "id",

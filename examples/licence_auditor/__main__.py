@@ -1,7 +1,7 @@
 """Audit an environment from the command line, in one process: ``python -m examples.licence_auditor --python ../venv/bin/python``.
 
 Exit status: 0 when the policy has nothing against it, 1 on a conflict (or, with ``--strict``, on anything for review), 2 when
-the audit could not be made.
+the audit could not be made, 130 when it was interrupted: the same ``--run-id`` goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -86,8 +86,11 @@ def main(arguments: Sequence[str]) -> int:
     try:
         request = request_of(chosen)
         DIRECTORY.mkdir(exist_ok=True)
-        print(f"run {run_id}; if it is interrupted, go on with --run-id {run_id}", file=sys.stderr)
+        print(f"run {run_id}", file=sys.stderr)
         result = anyio.run(partial(audit, request, run_id, DIRECTORY))
+    except KeyboardInterrupt:
+        print(f"interrupted; go on with --run-id {run_id}", file=sys.stderr)
+        return 130
     except (EnvironmentUnreadable, PolicyInvalid, AgentKitError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2

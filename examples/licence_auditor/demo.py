@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shutil
 import signal
@@ -170,7 +171,7 @@ async def tell_silence(board: Board, killed: proof.Killed) -> None:
     while not board.taken_over:
         await anyio.sleep(1)
         board.silent(killed.worker, round(monotonic() - since))
-    board.worker(killed.worker, f"killed, its runs are taken over after {monotonic() - since:.1f} s")
+    board.workers[killed.worker] = "killed, its runs are taken over"
 
 
 class Played(NamedTuple):
@@ -232,6 +233,7 @@ async def main(arguments: Sequence[str]) -> int:
     chosen = options(arguments)
     files = Files(chosen.directory)
     files.prepare()
+    logging.basicConfig(filename=files.directory / "demo.log")
     path = inventory.search_path(chosen.python)
     names = [one.name for one in inventory.distributions(path)]
     request = AuditRequest(environment=chosen.python or sys.prefix, path=tuple(path), policy=load(DEFAULT), html=str(files.html))

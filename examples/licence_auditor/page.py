@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from html import escape
@@ -37,10 +36,9 @@ def render(report: Report) -> str:
 def write(report: Report, path: Path) -> None:
     """Put the page at ``path``, whole or not at all, so that writing it twice is as good as once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".draft")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(render(report))
-    Path(draft).replace(path)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+    draft.write_text(render(report), "utf-8")
+    draft.replace(path)
 
 
 def order(judgement: Judgement) -> tuple[int, str]:

@@ -40,10 +40,9 @@ class TakenOver:
     did: tuple[str, ...]
 
     def __str__(self) -> str:
-        begun = f"{self.distribution}: {self.first} had begun {', '.join(self.began)}"
         if self.next is None:
-            return f"{begun} and signed; the probe found the signature in the trail, so nobody signed again"
-        return f"{begun}; {self.next} did {', '.join(self.did)}"
+            return f"{self.distribution}: {self.first} had signed it; the signature was found, so nobody signed again"
+        return f"{self.distribution}: {self.first} had begun {', '.join(self.began)}; {self.next} did {', '.join(self.did)}"
 
 
 def faults(lines: Sequence[Line], killed: Killed, listed: Iterable[str], reported: Iterable[str]) -> list[str]:

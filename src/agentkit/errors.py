@@ -1,34 +1,34 @@
 """Every error of agentkit, in one tree. Each says whether the effect may have happened.
 
-    AgentKitError
-    ├── RunError(kind, message, run_id)      a run ended without a result
-    │   ├── StepError(… step)                a step failed; raised live and on replay alike
-    │   ├── RunBuried                        given up: it killed its process, or its journal does not fit the code
-    │   └── RunTimeout                       its deadline passed
-    ├── RunCancelled                         cancelled by somebody
-    ├── RunNotFound   RunConflict            no such run; another run has that id
-    ├── SignalTimeout                        wait_for waited in vain
-    ├── Misuse                               the code breaks a rule of durable execution
-    │   ├── AmbiguousStep                    a step whose name is not the same in every replay
-    │   ├── JournalMismatch                  the journal was written by other code
-    │   ├── NotSerialisable                  a value that does not survive JSON, with the path inside it
-    │   └── UnknownAgent                     no agent of that name here
-    ├── InvalidInput                         the input of a run does not validate
-    ├── InvalidSetting                       a URL, a variable or an option is wrong
-    │   ├── AdapterNotInstalled              (also an ImportError)
-    │   └── UnknownScheme
-    ├── Overloaded(retry_after_s)
-    │   └── QueueFull
-    └── StoreError
-        ├── StoreUnavailable                 no answer: a write may have happened
-        │   └── StoreBusy                    it did not get to begin: nothing was written
-        ├── StoreRefused                     the store refused the data: nothing was written
-        │   ├── EntryTooLarge  ValueTooLarge  InvalidKey  InvalidLimit
-        │   ├── ValueConflict                another writer was first
-        │   └── SchemaTooNew  StoreCorrupt
-        ├── WorkerFenced                     this worker was declared dead: nothing was written
-        └── ClaimLost                        the run belongs to somebody else: nothing was written
-    RunParked (a BaseException)              unwinds the frames of a run that parks or drains
+AgentKitError
+├── RunError(kind, message, run_id)      a run ended without a result
+│   ├── StepError(… step)                a step failed; raised live and on replay alike
+│   ├── RunBuried                        given up: it killed its process, or its journal does not fit the code
+│   └── RunTimeout                       its deadline passed
+├── RunCancelled                         cancelled by somebody
+├── RunNotFound   RunConflict            no such run; another run has that id
+├── SignalTimeout                        wait_for waited in vain
+├── Misuse                               the code breaks a rule of durable execution
+│   ├── AmbiguousStep                    a step whose name is not the same in every replay
+│   ├── JournalMismatch                  the journal was written by other code
+│   ├── NotSerialisable                  a value that does not survive JSON, with the path inside it
+│   └── UnknownAgent                     no agent of that name here
+├── InvalidInput                         the input of a run does not validate
+├── InvalidSetting                       a URL, a variable or an option is wrong
+│   ├── AdapterNotInstalled              (also an ImportError)
+│   └── UnknownScheme
+├── Overloaded(retry_after_s)
+│   └── QueueFull
+└── StoreError
+    ├── StoreUnavailable                 no answer: a write may have happened
+    │   └── StoreBusy                    it did not get to begin: nothing was written
+    ├── StoreRefused                     the store refused the data: nothing was written
+    │   ├── EntryTooLarge  ValueTooLarge  InvalidKey  InvalidLimit
+    │   ├── ValueConflict                another writer was first
+    │   └── SchemaTooNew  StoreCorrupt
+    ├── WorkerFenced                     this worker was declared dead: nothing was written
+    └── ClaimLost                        the run belongs to somebody else: nothing was written
+RunParked (a BaseException)              unwinds the frames of a run that parks or drains
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class RunError(AgentKitError):
 
 
 class StepError(RunError):
-    """A step failed, live or on replay: never the original type, so that both take the same `except`. The step's effect may have happened."""
+    """A step failed, live or on replay: never the original type, so that both take the same `except`. Its effect may have happened."""
 
     def __init__(self, kind: str, message: str, step: str = "", run_id: str = "") -> None:
         super().__init__(kind, message, run_id)
@@ -135,7 +135,9 @@ class NotSerialisable(Misuse):
 
     def __init__(self, what: str, path: str, problem: str) -> None:
         self.what, self.path, self.problem = what, path, problem
-        super().__init__(f"{what}: {path or 'the value'} does not survive JSON: {problem}. Return plain data or a pydantic model, or give returns=")
+        super().__init__(
+            f"{what}: {path or 'the value'} does not survive JSON: {problem}. Return plain data or a pydantic model, or give returns="
+        )
 
 
 class UnknownAgent(Misuse):
@@ -163,7 +165,7 @@ class InvalidSetting(AgentKitError):
         super().__init__(f"{name}={value!r}: {rule}")
 
 
-class AdapterNotInstalled(InvalidSetting, ImportError):
+class AdapterNotInstalled(InvalidSetting, ImportError):  # type: ignore[misc]  # ImportError.name is the setting's name here
     """An adapter's driver is missing. Nothing was opened."""
 
     def __init__(self, scheme: str, extra: str) -> None:

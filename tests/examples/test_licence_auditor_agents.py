@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from agentkit import testing
 from examples.licence_auditor import trail
 from examples.licence_auditor.__main__ import exit_status, main
-from examples.licence_auditor.agents import AuditDistribution, AuditEnvironment, AuditRequest
+from examples.licence_auditor.agents import SIGNING_S, AuditDistribution, AuditEnvironment, AuditRequest
 from examples.licence_auditor.inventory import distributions
 from examples.licence_auditor.policy import DEFAULT, load
 from examples.licence_auditor.trail import Trail
@@ -56,17 +57,21 @@ async def test_each_child_signs_the_trail_once_under_its_own_run(site: Path, boo
     assert len({line.run for line in signed}) == len(NAMES)
 
 
-async def test_after_a_crash_the_steps_with_a_durable_result_are_not_made_again(site: Path, book: Trail) -> None:
+@pytest.mark.parametrize("step", ["read metadata", "read licence files", "identify", "sign"])
+async def test_a_crash_in_a_step_repeats_that_step_alone_and_never_the_signature(site: Path, book: Trail, step: str) -> None:
     (alpha, *_) = distributions([str(site)])
     async with testing.runtime(agents=[AuditDistribution], resources={Trail: book}) as rt:
         handle = await rt.submit(AuditDistribution, alpha, run_id="alpha")
-        await rt.crash(at="identify")
+        await rt.crash(at=step)
         await rt.settle()
+        await rt.clock.advance(SIGNING_S + 1)
+        assert rt.crashed == 1
         finding = await handle.result()
     assert finding.expression == "MIT"
-    began = [line.step for line in trail.read(book.path) if line.what == "began"]
-    assert began.count("read metadata") == 1
-    assert began.count("sign") == 1
+    lines = trail.read(book.path)
+    assert [line.what for line in lines].count("signed") == 1
+    again = {name for name, count in Counter(line.step for line in lines if line.what == "began").items() if count > 1}
+    assert again == ({step} if step != "sign" else set())
 
 
 async def test_the_probe_finds_the_signature_in_the_file_and_nowhere_else(book: Trail) -> None:

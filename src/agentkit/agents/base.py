@@ -85,7 +85,9 @@ class Agent(Generic[I_contra, O_co]):
         if "name" not in cls.__dict__:
             cls.name = kebab(cls.__name__)
         if not _NAME.fullmatch(cls.name):
-            raise TypeError(f"{cls.__qualname__}.name = {cls.name!r}: 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit")
+            raise TypeError(
+                f"{cls.__qualname__}.name = {cls.name!r}: 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit"
+            )
         if not _NAME.fullmatch(cls.version):
             raise TypeError(f"{cls.__qualname__}.version = {cls.version!r}: a string of 1 to 100 letters, digits, '.', '_' or '-'")
         found = type_arguments(cls)

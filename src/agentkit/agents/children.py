@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from agentkit.agents.base import Agent, Child
     from agentkit.durable.execution import Execution
-    from agentkit.durable.journal import Record
     from agentkit.ports.records import Entry, Run
 
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the API
@@ -85,31 +84,35 @@ class Wanted(Generic[O_co]):
 
 async def run_one(ex: Execution, key: str, agent: type[Agent[I, O]], value: I) -> O:
     """One child, and its result."""
-    outcomes = await _join(ex, key, [Wanted("", agent, value)], Need.all(), 1)
-    if outcomes.bad:
-        raise outcomes.bad[""]
-    return outcomes.good[""]
+    return (await _join(ex, key, [Wanted("", agent, value)], Need.all(), 1)).good[""]
 
 
 async def run_map(
-    ex: Execution, key: str, agent: type[Agent[I, O]], inputs: Sequence[I], *, need: Need | None, key_of: Callable[[I], str] | None, max_parallel: int
+    ex: Execution,
+    key: str,
+    agent: type[Agent[I, O]],
+    inputs: Sequence[I],
+    *,
+    need: Need | None,
+    key_of: Callable[[I], str] | None,
+    max_parallel: int,
 ) -> list[O] | Outcomes[O]:
     """One agent over many inputs."""
     wanted = [Wanted(str(i) if key_of is None else key_of(value), agent, value) for i, value in enumerate(inputs)]
     outcomes = await _join(ex, key, wanted, need or Need.all(), max_parallel)
     if need is not None:
         return outcomes
-    _raise_first(wanted, outcomes)
     return [outcomes.good[w.key] for w in wanted]
 
 
-async def run_join(ex: Execution, key: str, children: Mapping[str, Child[O]], *, need: Need | None, max_parallel: int) -> dict[str, O] | Outcomes[O]:
+async def run_join(
+    ex: Execution, key: str, children: Mapping[str, Child[O]], *, need: Need | None, max_parallel: int
+) -> dict[str, O] | Outcomes[O]:
     """Different agents side by side."""
     wanted = [Wanted(k, child.agent, child.input) for k, child in children.items()]
     outcomes = await _join(ex, key, wanted, need or Need.all(), max_parallel)
     if need is not None:
         return outcomes
-    _raise_first(wanted, outcomes)
     return {w.key: outcomes.good[w.key] for w in wanted}
 
 
@@ -127,69 +130,82 @@ async def start(ex: Execution, key: str, agent: type[Agent[I, O]], value: I) -> 
     return ex.host.handle(run_id, agent)
 
 
+class _Group:
+    """The children of one join, as their parent sees them."""
+
+    __slots__ = ("ex", "fp", "key", "need", "parent_id", "wanted", "window")
+
+    def __init__(self, ex: Execution, key: str, wanted: Sequence[Wanted[Any]], need: Need, window: int) -> None:
+        self.ex, self.key, self.wanted, self.need, self.window = ex, key, wanted, need, max(1, window)
+        identity = hashlib.blake2b(b"\0".join(w.key.encode() + b"\1" + w.body for w in wanted), digest_size=8).hexdigest()
+        self.fp = f"{identity} {wanted[0].agent.name if wanted else ''} {len(wanted)} children"
+        self.parent_id = ex.run.run_id
+        """Whose children they are: of a fork that copied their join, the original's."""
+
+    def check(self) -> None:
+        limits = self.ex.host.limits
+        if len(self.wanted) > limits.max_children:
+            raise Overloaded(f"children of {self.key!r}", limits.max_children, 0.0)
+        if self.ex.run.depth >= limits.max_depth:
+            raise Overloaded(f"depth of children under {self.ex.run.run_id!r}", limits.max_depth, 0.0)
+        if len({w.key for w in self.wanted}) < len(self.wanted):
+            raise AmbiguousStep(self.key, "two children have the same key")
+
+
 async def _join(ex: Execution, key: str, wanted: Sequence[Wanted[O]], need: Need, window: int) -> Outcomes[O]:
     """Create the children once, wait for the join, and read what came of them as it was when it was decided."""
-    _check(ex, key, wanted)
+    group = _Group(ex, key, wanted, need, window)
+    group.check()
     if not wanted:
         return Outcomes({}, {})
-    identity = hashlib.blake2b(b"\0".join(w.key.encode() + b"\1" + w.body for w in wanted), digest_size=8).hexdigest()
-    fp = f"{identity} {wanted[0].agent.name} {len(wanted)} children"
-    record = ex.journal.known(key, fp)
+    record = ex.journal.known(key, group.fp)
     if record is not None and record.outcome is not None:
         await ex.replayed()
         decided = PLAIN.decode(record.outcome.body, key)
+        group.parent_id = decided["of"]
     else:
         ex.check_open()
-        decided = await _await(ex, key, fp, wanted, need, max(1, window), record)
-    return await _outcomes(ex, key, wanted, decided)
+        decided = await _await(group, None if record is None else record.opening)
+    return await _outcomes(group, decided)
 
 
-def _check(ex: Execution, key: str, wanted: Sequence[Wanted[Any]]) -> None:
-    if len(wanted) > ex.host.limits.max_children:
-        raise Overloaded(f"children of {key!r}", ex.host.limits.max_children, 0.0)
-    if ex.run.depth >= ex.host.limits.max_depth:
-        raise Overloaded(f"depth of children under {ex.run.run_id!r}", ex.host.limits.max_depth, 0.0)
-    if len({w.key for w in wanted}) < len(wanted):
-        raise AmbiguousStep(key, "two children have the same key")
-
-
-async def _await(ex: Execution, key: str, fp: str, wanted: Sequence[Wanted[Any]], need: Need, window: int, record: Record | None) -> dict[str, Any]:
+async def _await(group: _Group, opening: Entry | None) -> dict[str, Any]:
     """Open the join, wait for its message or the time, and journal which children were good, bad and open by then."""
-    opening = None if record is None else record.opening
-    until = await _open(ex, key, fp, wanted, need, window, opening)
+    ex, key = group.ex, group.key
+    until = await _open(group, opening)
     message = await ex.wait(f"children:{key}", topic=f"join:{key}", until=until)
     with ex.working():
-        bad, still = await _states(ex, key, len(wanted))
-        good = len(wanted) - len(bad) - len(still)
-        decided = {"bad": bad, "open": still, "met": need.met(good, len(wanted))}
+        bad, still = await _states(group)
+        good = len(group.wanted) - len(bad) - len(still)
+        decided = {"bad": bad, "open": still, "met": group.need.met(good, len(group.wanted)), "of": group.parent_id}
         body = PLAIN.encode(decided, key)
         if message is None:
-            ex.journal.append(EntryKind.RESULT, key, body, fp=fp)
+            ex.journal.append(EntryKind.RESULT, key, body, fp=group.fp)
         else:
-            ex.take(message, EntryKind.SIGNAL, key, body, fp=fp)
+            ex.take(message, EntryKind.SIGNAL, key, body, fp=group.fp)
         if still:
             reason = PLAIN.encode({"reason": "its siblings decided the join"}, key)
             await ex.host.dispatch(await ex.host.store.cancel_children(ex.run.run_id, key, reason), local=ex.local)
     return decided
 
 
-async def _open(ex: Execution, key: str, fp: str, wanted: Sequence[Wanted[Any]], need: Need, window: int, opening: Entry | None) -> float | None:
+async def _open(group: _Group, opening: Entry | None) -> float | None:
     """CHILD durable first, then the rows; a second CHILD entry says that all rows are there. Returns when to stop waiting."""
+    ex, key, total, within_s = group.ex, group.key, len(group.wanted), group.need.within_s
     with ex.working():
         if opening is None:
             await ex.admit()
-            until = None if need.within_s is None else ex.store_now() + need.within_s
-            seq = ex.journal.append(EntryKind.CHILD, key, PLAIN.encode({"n": len(wanted), "until": until}, key), fp=fp)
-            ex.host.lane.join(ex.claim, need.join(key, len(wanted), window))
+            until = None if within_s is None else ex.store_now() + within_s
+            seq = ex.journal.append(EntryKind.CHILD, key, PLAIN.encode({"n": total, "until": until}, key), fp=group.fp)
+            ex.host.lane.join(ex.claim, group.need.join(key, total, group.window))
             ex.has_children = True
             await ex.journal.settled(seq)
         else:
             until = PLAIN.decode(opening.body, key)["until"]
         if opening is None or opening.attempt == 1:
-            for i in range(0, len(wanted), BATCH):
-                rows = [_new(ex, child_id(ex.run.run_id, key, w.key), w, key, i + j) for j, w in enumerate(wanted[i : i + BATCH])]
-                await ex.host.create_children(ex, rows)
-            ex.journal.append(EntryKind.CHILD, key, PLAIN.encode({"n": len(wanted), "until": until}, key), attempt=2, fp=fp)
+            for i in range(0, total, BATCH):
+                await ex.host.create_children(ex, [_child(group, i + j, w) for j, w in enumerate(group.wanted[i : i + BATCH])])
+            ex.journal.append(EntryKind.CHILD, key, PLAIN.encode({"n": total, "until": until}, key), attempt=2, fp=group.fp)
     return until
 
 
@@ -198,44 +214,61 @@ def child_id(parent_id: str, key: str, child_key: str) -> str:
     return f"{parent_id}/{key}/{child_key}" if child_key else f"{parent_id}/{key}"
 
 
+def _child(group: _Group, idx: int, wanted: Wanted[Any]) -> NewRun:
+    return _new(group.ex, child_id(group.parent_id, group.key, wanted.key), wanted, group.key, idx)
+
+
 def _new(ex: Execution, run_id: str, wanted: Wanted[Any], join_key: str, idx: int) -> NewRun:
     parent = ex.run
     return NewRun(
-        run_id=run_id, kind=wanted.agent.name, version=wanted.agent.version, input=wanted.body, tenant=parent.tenant, priority=parent.priority,
-        parent_id=parent.run_id if join_key else None, parent_key=join_key, idx=idx, depth=parent.depth + 1,
+        run_id=run_id,
+        kind=wanted.agent.name,
+        version=wanted.agent.version,
+        input=wanted.body,
+        tenant=parent.tenant,
+        priority=parent.priority,
+        parent_id=parent.run_id if join_key else None,
+        parent_key=join_key,
+        idx=idx,
+        depth=parent.depth + 1,
         seed=int.from_bytes(hashlib.blake2b(f"{parent.seed}/{run_id}".encode(), digest_size=7).digest(), "big"),
-        deadline=parent.deadline if join_key else None, keep_s=wanted.agent.keep_s, trace=parent.trace, meta=parent.meta, held=ex.local,
-    )  # fmt: skip
+        deadline=parent.deadline if join_key else None,
+        keep_s=wanted.agent.keep_s,
+        trace=parent.trace,
+        meta=parent.meta,
+        held=ex.local,
+    )
 
 
-async def _pages(ex: Execution, key: str) -> list[Run]:
+async def _pages(group: _Group) -> list[Run]:
     """All children of the join in order of idx, read in pages."""
     rows: list[Run] = []
     after = -1
     while True:
-        page = await ex.host.store.list(RunQuery(parent_id=ex.run.run_id, parent_key=key, after_idx=after, limit=BATCH))
+        page = await group.ex.host.store.list(RunQuery(parent_id=group.parent_id, parent_key=group.key, after_idx=after, limit=BATCH))
         rows.extend(page)
         if len(page) < BATCH:
             return rows
         after = page[-1].idx
 
 
-async def _states(ex: Execution, key: str, total: int) -> tuple[list[int], list[int]]:
+async def _states(group: _Group) -> tuple[list[int], list[int]]:
     """Which children, by idx, ended badly, and which have not ended."""
-    rows = {row.idx: row.status for row in await _pages(ex, key)}
+    rows = {row.idx: row.status for row in await _pages(group)}
     bad = [i for i, status in rows.items() if status.ended and status != RunStatus.COMPLETED]
-    still = [i for i in range(total) if i not in rows or not rows[i].ended]
+    still = [i for i in range(len(group.wanted)) if i not in rows or not rows[i].ended]
     return bad, still
 
 
-async def _outcomes(ex: Execution, key: str, wanted: Sequence[Wanted[O]], decided: dict[str, Any]) -> Outcomes[O]:
-    good: dict[str, O] = {}
+async def _outcomes(group: _Group, decided: dict[str, Any]) -> Outcomes[Any]:
+    """Results and errors by key. Raises `RunError` when the need was not met: the first child that failed, or who was missing."""
+    good: dict[str, Any] = {}
     bad: dict[str, RunError] = {}
     failed, still = set(decided["bad"]), set(decided["open"])
-    with ex.working():
-        rows = {row.idx: row for row in await _pages(ex, key)} if len(still) < len(wanted) else {}
-    for i, w in enumerate(wanted):
-        run_id = child_id(ex.run.run_id, key, w.key)
+    with group.ex.working():
+        rows = {row.idx: row for row in await _pages(group)} if len(still) < len(group.wanted) else {}
+    for i, w in enumerate(group.wanted):
+        run_id = child_id(group.parent_id, group.key, w.key)
         if i in still:
             bad[w.key] = RunError("NotInTime", "had not ended when the join was decided", run_id)
         elif i in failed:
@@ -243,7 +276,8 @@ async def _outcomes(ex: Execution, key: str, wanted: Sequence[Wanted[O]], decide
         else:
             good[w.key] = output_codec(w.agent).decode(rows[i].result, f"result of child {run_id!r}")
     if not decided["met"]:
-        raise next(iter(error for error in bad.values() if error.kind != "NotInTime"), None) or RunError("NeedNotMet", f"{len(good)} of {len(wanted)} succeeded in time", ex.run.run_id)
+        missing = RunError("NeedNotMet", f"{len(good)} of {len(group.wanted)} succeeded in time", group.ex.run.run_id)
+        raise next((error for error in bad.values() if error.kind != "NotInTime"), missing)
     return Outcomes(good, bad)
 
 
@@ -251,11 +285,3 @@ def _child_error(row: Run) -> RunError:
     said = PLAIN.decode(row.result, "result") if row.result else {}
     kind = said.get("kind") or ("RunCancelled" if row.status == RunStatus.CANCELLED else "RunError")
     return RunError(str(kind), str(said.get("message") or said.get("reason") or ""), row.run_id)
-
-
-def _raise_first(wanted: Sequence[Wanted[Any]], outcomes: Outcomes[Any]) -> None:
-    for w in wanted:
-        if w.key in outcomes.bad:
-            raise outcomes.bad[w.key]
-
-

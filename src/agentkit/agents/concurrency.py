@@ -33,7 +33,7 @@ async def gather(ctx: Context, key: str, branches: Sequence[Callable[[Context], 
         async with limiter:
             try:
                 results[i] = await branches[i](ctx.branch_at(f"{key}/{i + 1}/"))
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - it is raised below, when all have ended
                 errors[i] = exc
 
     async with anyio.create_task_group() as tasks:
@@ -50,17 +50,26 @@ async def first(ctx: Context, key: str, branches: Sequence[Callable[[Context], A
     record = ex.journal.known(key)
     if record is not None and record.outcome is not None:
         winner = int(PLAIN.decode(record.outcome.body, key)["winner"])
-        for i in range(len(branches)):
-            if i != winner:
-                ex.journal.forget(f"{key}/{i + 1}/")
+        for i in {*range(len(branches))} - {winner}:
+            ex.journal.forget(f"{key}/{i + 1}/")
         return await branches[winner](ctx.branch_at(f"{key}/{winner + 1}/"))
     ex.check_open()
+    winner, outcome = await _race(ctx, key, branches)
+    ex.check_open()
+    ex.journal.note(EntryKind.RESULT, key, {"winner": winner})
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+async def _race(ctx: Context, key: str, branches: Sequence[Callable[[Context], Awaitable[R]]]) -> tuple[int, R | Exception]:
+    """Run all until one ends; that one, and what it came to."""
     ended: dict[int, R | Exception] = {}
 
     async def one(i: int) -> None:
         try:
             outcome: R | Exception = await branches[i](ctx.branch_at(f"{key}/{i + 1}/"))
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - an error may win the race too
             outcome = exc
         if not ended:
             ended[i] = outcome
@@ -69,12 +78,7 @@ async def first(ctx: Context, key: str, branches: Sequence[Callable[[Context], A
     async with anyio.create_task_group() as tasks:
         for i in range(len(branches)):
             tasks.start_soon(one, i)
-    winner, outcome = next(iter(ended.items()))
-    ex.check_open()
-    ex.journal.note(EntryKind.RESULT, key, {"winner": winner})
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
+    return next(iter(ended.items()))
 
 
 @asynccontextmanager
@@ -109,7 +113,7 @@ async def _strike(ex: Execution, key: str, limit: TimeLimit, until: float) -> No
     try:
         ex.nudge()
         await wait.event.wait()
-        while ex.journal.replaying:
+        while ex.journal.replaying:  # noqa: ASYNC110 - replaying ends with some call of the run's, not with an event
             await anyio.sleep(0.01)
     finally:
         ex.waits.remove(wait)

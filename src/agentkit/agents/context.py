@@ -110,27 +110,59 @@ class Context(StepContext):
 
     @overload
     def step(
-        self, name: str, fn: Callable[[StepContext, *Ts], Awaitable[R]], /, *args: *Ts, key: str | None = None, effect: Effect | None = None,
-        probe: Callable[[*Ts], Awaitable[Done[R] | None]] | None = None, timeout_s: float | None = None, returns: type[R] | None = None,
+        self,
+        name: str,
+        fn: Callable[[StepContext, *Ts], Awaitable[R]],
+        /,
+        *args: *Ts,
+        key: str | None = None,
+        effect: Effect | None = None,
+        probe: Callable[[*Ts], Awaitable[Done[R] | None]] | None = None,
+        timeout_s: float | None = None,
+        returns: type[R] | None = None,
         fingerprint: object = None,
-    ) -> Awaitable[R]: ...  # fmt: skip
+    ) -> Awaitable[R]: ...
     @overload
     def step(
-        self, name: str, fn: Callable[[*Ts], Awaitable[R]], /, *args: *Ts, key: str | None = None, effect: Effect | None = None,
-        probe: Callable[[*Ts], Awaitable[Done[R] | None]] | None = None, timeout_s: float | None = None, returns: type[R] | None = None,
+        self,
+        name: str,
+        fn: Callable[[*Ts], Awaitable[R]],
+        /,
+        *args: *Ts,
+        key: str | None = None,
+        effect: Effect | None = None,
+        probe: Callable[[*Ts], Awaitable[Done[R] | None]] | None = None,
+        timeout_s: float | None = None,
+        returns: type[R] | None = None,
         fingerprint: object = None,
-    ) -> Awaitable[R]: ...  # fmt: skip
+    ) -> Awaitable[R]: ...
     @overload
     def step(
-        self, name: str, fn: Callable[[*Ts], R], /, *args: *Ts, key: str | None = None, effect: Effect | None = None,
-        probe: Callable[[*Ts], Awaitable[Done[R] | None]] | None = None, timeout_s: float | None = None, returns: type[R] | None = None,
+        self,
+        name: str,
+        fn: Callable[[*Ts], R],
+        /,
+        *args: *Ts,
+        key: str | None = None,
+        effect: Effect | None = None,
+        probe: Callable[[*Ts], Awaitable[Done[R] | None]] | None = None,
+        timeout_s: float | None = None,
+        returns: type[R] | None = None,
         fingerprint: object = None,
-    ) -> Awaitable[R]: ...  # fmt: skip
-    def step(
-        self, name: str, fn: Callable[..., Any], /, *args: Any, key: str | None = None, effect: Effect | None = None,
-        probe: Callable[..., Awaitable[Done[Any] | None]] | None = None, timeout_s: float | None = None, returns: Any = None,
+    ) -> Awaitable[R]: ...
+    def step(  # type: ignore[misc]  # mypy does not see that Any takes what *Ts stands for
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        key: str | None = None,
+        effect: Effect | None = None,
+        probe: Callable[..., Awaitable[Done[Any] | None]] | None = None,
+        timeout_s: float | None = None,
+        returns: Any = None,
         fingerprint: object = None,
-    ) -> Awaitable[Any]:  # fmt: skip
+    ) -> Awaitable[Any]:
         """Run `fn(*args)` once and remember its result under this name.
 
         A plain function on purpose: its ordinal is taken now, when it is called, not when it is awaited.
@@ -152,9 +184,18 @@ class Context(StepContext):
         identity = fingerprint_of(name, info.name, fn, args if fingerprint is None else fingerprint)
         codec = info.codec if returns is None else codec_of(returns, name)
         call = Call(
-            call_key, name, fn, args, codec=codec, is_async=info.is_async, fp=identity, with_context=self._for_step if info.wants_context else None,
-            effect=effect, probe=probe, timeout_s=timeout_s,
-        )  # fmt: skip
+            call_key,
+            name,
+            fn,
+            args,
+            codec=codec,
+            is_async=info.is_async,
+            fp=identity,
+            with_context=self._for_step if info.wants_context else None,
+            effect=effect,
+            probe=probe,
+            timeout_s=timeout_s,
+        )
         return perform(self._execution, call)
 
     def _for_step(self, call: Call, attempt: int) -> StepContext:
@@ -170,24 +211,43 @@ class Context(StepContext):
     ) -> list[O]: ...
     @overload
     async def map(
-        self, name: str, agent: type[Agent[I, O]], inputs: Iterable[I], /, *, need: Need, key: Callable[[I], str] | None = None, max_parallel: int = 16
+        self,
+        name: str,
+        agent: type[Agent[I, O]],
+        inputs: Iterable[I],
+        /,
+        *,
+        need: Need,
+        key: Callable[[I], str] | None = None,
+        max_parallel: int = 16,
     ) -> Outcomes[O]: ...
     async def map(
-        self, name: str, agent: type[Agent[I, O]], inputs: Iterable[I], /, *, need: Need | None = None, key: Callable[[I], str] | None = None,
+        self,
+        name: str,
+        agent: type[Agent[I, O]],
+        inputs: Iterable[I],
+        /,
+        *,
+        need: Need | None = None,
+        key: Callable[[I], str] | None = None,
         max_parallel: int = 16,
-    ) -> list[O] | Outcomes[O]:  # fmt: skip
+    ) -> list[O] | Outcomes[O]:
         """Run an agent over many inputs as durable children, at most `max_parallel` at a time.
 
         Returns their results in order; with `need`, the `Outcomes` once the need is met. Raises `RunError` when it cannot be met
         (without `need`: when any child fails); the others are then cancelled.
         """
-        return await children.run_map(self._execution, self._take(name), agent, list(inputs), need=need, key_of=key, max_parallel=max_parallel)
+        return await children.run_map(
+            self._execution, self._take(name), agent, list(inputs), need=need, key_of=key, max_parallel=max_parallel
+        )
 
     @overload
     async def join(self, children: Mapping[str, Child[O]], /, *, max_parallel: int = 16) -> dict[str, O]: ...
     @overload
     async def join(self, children: Mapping[str, Child[O]], /, *, need: Need, max_parallel: int = 16) -> Outcomes[O]: ...
-    async def join(self, children: Mapping[str, Child[O]], /, *, need: Need | None = None, max_parallel: int = 16) -> dict[str, O] | Outcomes[O]:
+    async def join(
+        self, children: Mapping[str, Child[O]], /, *, need: Need | None = None, max_parallel: int = 16
+    ) -> dict[str, O] | Outcomes[O]:
         """Run different agents side by side as durable children, by key. Raises as `map` does."""
         return await run_join(self._execution, self._take("join"), children, need=need, max_parallel=max_parallel)
 
@@ -198,14 +258,16 @@ class Context(StepContext):
 
     async def wait_for(self, signal: Signal[T], /, *, key: str = "", timeout_s: float | None = None) -> T:
         """Wait for a signal; while nothing else runs, the run parks and holds no slot. Raises `SignalTimeout`."""
-        return await waiting.wait_for(self._execution, self._take(f"wait:{signal.name}" + (f":{key}" if key else "")), signal, key, timeout_s)
+        return await waiting.wait_for(
+            self._execution, self._take(f"wait:{signal.name}" + (f":{key}" if key else "")), signal, key, timeout_s
+        )
 
     async def sleep(self, seconds: float, /) -> None:
         """Sleep by the store's clock, also over restarts."""
         await waiting.sleep(self._execution, self._take("sleep"), seconds)
 
     async def gather(self, *branches: Callable[[Context], Awaitable[R]], max_parallel: int = 16) -> list[R]:
-        """Run branches side by side, each with a scope of names of its own. All run to their end; then the first error in order is raised."""
+        """Run branches side by side, each with names of its own. All run to their end; then the first error in order is raised."""
         return await concurrency.gather(self, self._take("gather"), branches, max_parallel)
 
     async def first(self, *branches: Callable[[Context], Awaitable[R]]) -> R:
@@ -284,7 +346,7 @@ class _RunLog(logging.LoggerAdapter[logging.Logger]):
         super().__init__(logger, extra)
         self._execution = execution
 
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+    def isEnabledFor(self, level: int) -> bool:
         return not self._execution.journal.replaying and super().isEnabledFor(level)
 
 

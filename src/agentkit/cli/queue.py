@@ -9,6 +9,7 @@ from rich.text import Text
 
 from agentkit.cli.style import Failed, Out, WrongUse, example, human, table
 from agentkit.cli.target import on_runtime
+from agentkit.errors import RunNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,6 +75,9 @@ async def redrive(runtime: Runtime, out: Out, run_ids: tuple[str, ...], agent: s
     """Put dead letters back as new and revive their runs."""
     if sum((bool(run_ids), agent is not None, everything)) != 1:
         raise WrongUse("say which dead letters: run ids, --agent NAME, or --all")
+    for run_id, row in zip(run_ids, await runtime.store.get(run_ids), strict=True):
+        if row is None:
+            raise RunNotFound(run_id)
     count = await runtime.queue.redrive(run_ids or None, agent=agent)
     out.data({"redriven": count})
     out.show(f"{count} put back")

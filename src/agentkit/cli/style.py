@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, TypeAlias, TypeVar, cast
 
 import click
@@ -47,13 +47,17 @@ class WrongUse(Failed):
 
 def sentence(group: BaseExceptionGroup[BaseException]) -> str | None:
     """What to say of errors that came together; None when one of them is not ours and deserves its traceback."""
-    said: list[str] = []
+    ours, others = group.split(AgentKitError)
+    return None if others is not None or ours is None else "; ".join(dict.fromkeys(map(str, leaves(ours))))
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The errors themselves, out of all groups."""
     for exc in group.exceptions:
-        part = sentence(cast("BaseExceptionGroup[BaseException]", exc)) if isinstance(exc, BaseExceptionGroup) else _ours(exc)
-        if part is None:
-            return None
-        said.append(part)
-    return "; ".join(dict.fromkeys(said))
+        if isinstance(exc, BaseExceptionGroup):
+            yield from leaves(cast("BaseExceptionGroup[BaseException]", exc))
+        else:
+            yield exc
 
 
 def example(*lines: str) -> Callable[[Command], Command]:
@@ -65,10 +69,6 @@ def example(*lines: str) -> Callable[[Command], Command]:
         return function
 
     return add
-
-
-def _ours(exc: BaseException) -> str | None:
-    return str(exc) if isinstance(exc, AgentKitError) else None
 
 
 class Out:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from agentkit.runtime.runtime import Runtime
 from agentkit.runtime.settings import from_env
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
 WHICH = "say which store: --state sqlite:///agents.db, --app module:runtime, or set AGENTKIT_STATE"
 
@@ -71,12 +70,6 @@ def runtime_for(state: str | None, app: str | None) -> Runtime:
     return Runtime(settings=settings)
 
 
-@asynccontextmanager
-async def opened(state: str | None, app: str | None) -> AsyncGenerator[Runtime]:
-    async with runtime_for(state, app) as runtime:
-        yield runtime
-
-
 def on_runtime(body: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     """Turn `async def command(runtime, out, …)` into a command with the options --state, --app and --json."""
 
@@ -85,8 +78,10 @@ def on_runtime(body: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     @click.option("--json", "as_json", is_flag=True, help="JSON for machines")
     @functools.wraps(body)
     def command(state: str | None, app: str | None, as_json: bool, **options: Any) -> None:
+        runtime = runtime_for(state, app)
+
         async def inside() -> None:
-            async with opened(state, app) as runtime:
+            async with runtime:
                 await body(runtime, Out(as_json=as_json), **options)
 
         anyio.run(inside)

@@ -74,7 +74,15 @@ def timeline(entries: Sequence[Entry]) -> Timeline:
             began_ms = _parked_at(activations, entry)
         if entry.kind not in _SILENT:
             _note(bars, entry, began_ms)
-    return Timeline(list(bars.values()), activations, sum(entry.kind == EntryKind.PROGRESS for entry in entries))
+    return Timeline(_nested(list(bars.values())), activations, sum(entry.kind == EntryKind.PROGRESS for entry in entries))
+
+
+def _nested(bars: list[Bar]) -> list[Bar]:
+    """A step before the steps inside it, although it ends after them."""
+    roots: dict[str, int] = {}
+    for bar in bars:
+        roots.setdefault(bar.key.partition("/")[0], len(roots))
+    return sorted(bars, key=lambda bar: (roots[bar.key.partition("/")[0]], bar.start_ms, bar.key.count("/")))
 
 
 def _extend(activations: list[Activation], entry: Entry, began_ms: float) -> None:

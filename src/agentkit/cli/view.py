@@ -103,26 +103,30 @@ def _head(info: RunInfo, children: dict[str, int]) -> Table:
 
 
 def _steps(found: Timeline, width: int, *, unicode: bool) -> Table:
-    names = max(len(_indented(bar.key)) for bar in found.bars)
-    cells = max(20, min(100, width - min(names, 50) - 40))
+    labels = labelled([bar.key for bar in found.bars])
+    cells = max(20, min(100, width - min(max(map(len, labels)), 50) - 40))
     scale, glyphs = axis(found, cells), UNICODE if unicode else ASCII
     rows: list[Sequence[Cell]] = [
         (
-            _indented(bar.key),
+            label,
             Text(line(bar, scale, found.activations, glyphs), style=OUTCOME_COLOURS[bar.outcome]),
             human((bar.end_ms - bar.start_ms) / 1000 if bar.waits or not bar.took_us else bar.took_us / 1e6),
             str(bar.attempts) if bar.attempts > 1 and not bar.waits else "",
             _remark(bar),
         )
-        for bar in found.bars
+        for label, bar in zip(labels, found.bars, strict=True)
     ]
     return table(("STEP", "", "TOOK", "TRIES", ""), rows, numbers=("TOOK", "TRIES"))
 
 
-def _indented(key: str) -> str:
-    """`a#1/b#1` as `  b#1`: a nested step stands below the one that holds it."""
-    head, _, tail = key.rpartition("/")
-    return "  " * (head.count("/") + 1 if head else 0) + tail
+def labelled(keys: Sequence[str]) -> list[str]:
+    """`a#1`, `a#1/b#1` as `a#1`, `  b#1`: a step inside another stands below it; a branch, which is no step, stays in the name."""
+    labels: dict[str, str] = {}
+    for key in keys:
+        parts = key.split("/")
+        around = ["/".join(parts[:i]) for i in range(1, len(parts)) if "/".join(parts[:i]) in labels]
+        labels[key] = "  " * len(around) + (key.removeprefix(around[-1] + "/") if around else key)
+    return [labels[key] for key in keys]
 
 
 def _remark(bar: Bar) -> Text:
@@ -157,6 +161,8 @@ def _went_on(before: Activation, after: Activation) -> Text:
 def event_line(event: RunEvent) -> Text:
     """An event for people: when, what, and its offset to resume from."""
     data = event.model_dump(mode="json", exclude={"offset", "at", "run_id", "type"})
+    if "attempt" in data:
+        data["attempt"] = f"attempt {data['attempt']}" if data["attempt"] > 1 else None
     said = "  ".join(str(value) for value in data.values() if value not in ("", None))
     shade = EVENT_COLOURS.get(str(data.get("phase") or data.get("status")), "")
     when = f"{event.at:%H:%M:%S}.{event.at.microsecond // 1000:03d} {event.offset:>6}  "

@@ -6,12 +6,15 @@ A step returns `decode(encode(result))` the first time too, so that a replay see
 from __future__ import annotations
 
 import json
+from math import isfinite
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from agentkit.errors import NotSerialisable
+
+MAX_DEPTH = 200  # where pydantic's own writer gives up
 
 _strict = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
@@ -61,21 +64,17 @@ def _first_fault(exc: Exception) -> tuple[str, str]:
 
 def blame(value: Any, path: str = "") -> tuple[str, str]:
     """(path, problem) of the first part that JSON cannot hold; ("", "") when all of it can."""
-    if isinstance(value, dict):
-        for key, part in value.items():
-            if found := blame(part, f"{path}[{key!r}]"):
-                if found[1]:
-                    return found
-        return "", ""
-    if isinstance(value, list | tuple):
-        for i, part in enumerate(value):
-            found = blame(part, f"{path}[{i}]")
-            if found[1]:
-                return found
-        return "", ""
+    if path.count("[") > MAX_DEPTH:
+        return path[:80] + "…", f"it is nested more than {MAX_DEPTH} deep, or holds itself"
+    if isinstance(value, float) and not isfinite(value):
+        return path, f"{value} is no number in JSON"
+    if isinstance(value, dict | list | tuple):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        faults = (blame(part, f"{path}[{key!r}]") for key, part in parts)
+        return next((fault for fault in faults if fault[1]), ("", ""))
     try:
         to_json(value)
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - whatever a user's own serialiser raises is what is to blame
         return path, str(exc)
     if value is not None and not isinstance(value, str | int | float | bool):
         return path, f"a {type(value).__qualname__} is not plain JSON"

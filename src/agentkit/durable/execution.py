@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Leaving = Literal["park", "drain", "cancel"]
 
 QUIET_TURNS = 10  # a task woken through a gather and a task group needs four turns to its next call; ten leave room
+DEADLINE = "deadline"  # the reason of a cancel by the run's own clock
 logger = logging.getLogger("agentkit")
 
 
@@ -107,7 +108,16 @@ class Execution:
     """The state of an activation. Made once per `run()` of the agent; a park or a take-over ends it."""
 
     def __init__(
-        self, host: Host, run: Run, claim: Claim, entries: Sequence[Entry], messages: Sequence[Message], *, store_now: float, lenient: bool = False, local: bool = False
+        self,
+        host: Host,
+        run: Run,
+        claim: Claim,
+        entries: Sequence[Entry],
+        messages: Sequence[Message],
+        *,
+        store_now: float,
+        lenient: bool = False,
+        local: bool = False,
     ) -> None:
         self.host, self.run, self.claim, self.local = host, run, claim, local
         self.journal = Journal(claim, host.lane, entries, lenient=lenient)
@@ -138,7 +148,7 @@ class Execution:
 
     def random_for(self, path: str) -> random.Random:
         """A generator that gives the same numbers in every replay of this scope."""
-        return random.Random(f"{self.run.seed}/{path}")  # noqa: S311 - not for secrets: it must repeat
+        return random.Random(f"{self.run.seed}/{path}")
 
     # Doors that every verb passes
 
@@ -344,8 +354,8 @@ class Execution:
 
     def _check_deadline(self) -> None:
         if self.run.deadline is not None and self.cancelled is None and self.store_now() >= self.run.deadline:
-            self.journal.note(EntryKind.CANCEL, "cancel", {"reason": "deadline"})
-            self.strike("deadline")
+            self.journal.note(EntryKind.CANCEL, "cancel", {"reason": DEADLINE})
+            self.strike(DEADLINE)
 
     async def _cancel_children(self, body: bytes) -> None:
         tickets = await self.host.store.cancel_children(self.run.run_id, None, body)

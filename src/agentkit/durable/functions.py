@@ -23,7 +23,7 @@ class Function:
     def __init__(self, fn: Callable[..., Any], context_types: tuple[type, ...]) -> None:
         target = _target(fn)
         self.name = getattr(target, "__qualname__", type(target).__qualname__)
-        self.is_async = inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None))  # noqa: B004 - a callable object's method
+        self.is_async = inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__)
         hints = _hints(target)
         self.wants_context = _first_hint(target, hints) in context_types
         self.codec = codec_of(_result(hints), self.name)
@@ -68,11 +68,24 @@ def _target(fn: Any) -> Any:
 
 def _hints(target: Any) -> dict[str, Any]:
     if not inspect.isroutine(target):
-        target = getattr(type(target), "__call__", target)
+        target = type(target).__call__
     try:
         return typing.get_type_hints(target)
-    except (NameError, TypeError, AttributeError):  # names of a local scope, builtins: no declaration, so plain JSON only
-        return {}
+    except (NameError, TypeError, AttributeError):  # one of the names is of a local scope: the others still count
+        names = getattr(target, "__globals__", {})
+        return {
+            name: found for name, text in getattr(target, "__annotations__", {}).items() if (found := _evaluated(text, names)) is not None
+        }
+
+
+def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
+    """What an annotation names, or None: then nothing is declared, and only plain JSON is taken."""
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, names)  # noqa: S307 - the module's own source
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        return None
 
 
 def _result(hints: dict[str, Any]) -> Any:

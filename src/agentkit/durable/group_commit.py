@@ -39,11 +39,31 @@ class Claim:
     """A claim in memory: the right to write one run's journal, from `claim` to its release."""
 
     __slots__ = (
-        "acked", "clear_crashes", "closed", "durability", "error", "fence", "inbox_seq", "joins", "lazy", "on_inbox", "on_lost", "pending", "queued",
-        "release", "released", "run_id", "seq", "sync", "takes", "waiters",
-    )  # fmt: skip
+        "acked",
+        "clear_crashes",
+        "closed",
+        "durability",
+        "error",
+        "fence",
+        "inbox_seq",
+        "joins",
+        "lazy",
+        "on_inbox",
+        "on_lost",
+        "pending",
+        "queued",
+        "release",
+        "released",
+        "run_id",
+        "seq",
+        "sync",
+        "takes",
+        "waiters",
+    )
 
-    def __init__(self, run_id: str, fence: int, *, seq: int = 0, inbox_seq: int = 0, crashed: bool = False, durability: Durability = "durable") -> None:
+    def __init__(
+        self, run_id: str, fence: int, *, seq: int = 0, inbox_seq: int = 0, crashed: bool = False, durability: Durability = "durable"
+    ) -> None:
         self.run_id, self.fence, self.durability = run_id, fence, durability
         self.seq = self.acked = seq
         self.inbox_seq = inbox_seq
@@ -62,9 +82,16 @@ class Claim:
 
     def discard(self) -> int:
         """Forget what was handed in lazily and never had to be written; returns how many entries that were."""
+        if not self.lazy or self.takes or self.joins:
+            return 0
         dropped, self.pending = len(self.pending), []
         self.seq -= dropped
         return dropped
+
+    def close(self, release: Release) -> None:
+        """Nothing may follow the release."""
+        self.release, self.released = release, None
+        self.closed = self.sync = True
 
     def ahead(self) -> int:
         """Entries handed in and not yet acknowledged."""
@@ -77,7 +104,16 @@ Batch: TypeAlias = list[tuple[Claim, RunWrite]]
 class Lane:
     """The ordered writer of one registration."""
 
-    def __init__(self, store: RunStore, worker_id: str, clock: Clock, *, lease_s: float, on_dead: Callable[[], None], on_flush: Callable[[int, float], None]) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        worker_id: str,
+        clock: Clock,
+        *,
+        lease_s: float,
+        on_dead: Callable[[], None],
+        on_flush: Callable[[int, float], None],
+    ) -> None:
         self.worker_id = worker_id
         self.rows = 0
         self._store, self._clock, self._lease_s = store, clock, lease_s
@@ -88,7 +124,18 @@ class Lane:
         self._closing = False
         self._dead = False
 
-    def append(self, claim: Claim, kind: EntryKind, key: str, body: bytes = b"", *, attempt: int = 1, fp: str = "", took_us: int = 0, codec: int = 0) -> int:
+    def append(
+        self,
+        claim: Claim,
+        kind: EntryKind,
+        key: str,
+        body: bytes = b"",
+        *,
+        attempt: int = 1,
+        fp: str = "",
+        took_us: int = 0,
+        codec: int = 0,
+    ) -> int:
         """Hand in an entry and return its seq; it is encoded already, so a later change of the value cannot reach the journal."""
         if claim.closed or claim.error is not None:
             raise claim.error or ClaimLost(claim.run_id, claim.fence)
@@ -125,8 +172,7 @@ class Lane:
 
     async def release(self, claim: Claim, release: Release) -> Literal["ok", "moved"]:
         """The claim's last write. `moved`: the inbox moved on, the run was not parked and the claim stays open."""
-        claim.release, claim.released, claim.sync = release, None, True
-        claim.closed = True
+        claim.close(release)
         self._enqueue(claim)
         while claim.released is None and claim.error is None:
             event = anyio.Event()
@@ -219,31 +265,36 @@ class Lane:
         return sync, batch
 
     async def _commit(self, batch: Batch, *, sync: bool) -> None:
-        """Send until answered; the unknown outcome of one try is settled by sending the very same batch again."""
+        """Send a batch and settle each run by its verdict."""
+        began = time.perf_counter()
+        try:
+            verdicts = await self._send([write for _, write in batch], sync=sync)
+        except StoreRefused as refused:
+            await self._isolate(batch, refused, sync=sync)
+            return
+        except WorkerFenced as fenced:
+            self._on_dead()
+            for claim, _ in batch:
+                self._fail(claim, fenced)
+            return
+        self._on_flush(sum(len(write.entries) for _, write in batch), time.perf_counter() - began)
+        for (claim, write), verdict in zip(batch, verdicts, strict=True):
+            self._settle(claim, write, verdict)
+
+    async def _send(self, writes: Sequence[RunWrite], *, sync: bool) -> Sequence[Written]:
+        """Send until answered: an unknown outcome is settled by sending the very same batch again.
+
+        What stays unknown for a lease ends the registration, not single runs.
+        """
         started, wait_s = self._clock.monotonic(), 0.02
-        while not self._dead:
+        while True:
             try:
-                began = time.perf_counter()
-                verdicts = await self._store.write(self.worker_id, [w for _, w in batch], sync=sync)
-            except StoreUnavailable:
-                if self._clock.monotonic() - started > self._lease_s:
-                    self._on_dead()
-                    break
-                await anyio.sleep(wait_s)
-                wait_s = min(1.0, wait_s * 2)
-            except WorkerFenced:
-                self._on_dead()
-                break
-            except StoreRefused as exc:
-                await self._isolate(batch, exc, sync=sync)
-                return
-            else:
-                self._on_flush(sum(len(w.entries) for _, w in batch), time.perf_counter() - began)
-                for (claim, write), verdict in zip(batch, verdicts, strict=True):
-                    self._settle(claim, write, verdict)
-                return
-        for claim, _ in batch:
-            self._fail(claim, WorkerFenced(self.worker_id))
+                return await self._store.write(self.worker_id, writes, sync=sync)
+            except StoreUnavailable as exc:
+                if self._dead or self._clock.monotonic() - started > self._lease_s:
+                    raise WorkerFenced(self.worker_id) from exc
+            await anyio.sleep(wait_s)
+            wait_s = min(1.0, wait_s * 2)
 
     async def _isolate(self, batch: Batch, refused: StoreRefused, *, sync: bool) -> None:
         """Halve by run, then by entry, until the guilty entry stands alone."""
@@ -336,5 +387,7 @@ def _split(write: RunWrite) -> list[RunWrite]:
     for entry in write.entries:
         is_last = entry is write.entries[-1]
         takes = [t for t in write.takes if t[1] == entry.seq]
-        out.append(RunWrite(write.run_id, write.fence, [entry], takes, write.joins if is_last else (), False, write.release if is_last else None))
+        out.append(
+            RunWrite(write.run_id, write.fence, [entry], takes, write.joins if is_last else (), False, write.release if is_last else None)
+        )
     return out

@@ -10,11 +10,15 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
-
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
@@ -37,7 +41,9 @@ class Scope:
         """The key of the next call of `name`. Raises `AmbiguousStep` from a task that does not own the scope."""
         if self.owner is not task:
             if self.owner is not None:
-                raise AmbiguousStep(self.path + name, "called from a task that does not own this scope, so its order could differ in a replay")
+                raise AmbiguousStep(
+                    self.path + name, "called from a task that does not own this scope, so its order could differ in a replay"
+                )
             self.owner = task
         if key is not None:
             return f"{self.path}{name}={key}"
@@ -51,29 +57,30 @@ current_scope: ContextVar[Scope | None] = ContextVar("agentkit_scope", default=N
 
 
 def short_name(key: str) -> str:
-    """`file` of `a#1/file#1`: what people type when it is unique."""
-    return key.rpartition("/")[2].partition("#")[0]
+    """`file` of `a#1/file#1` and of `file=17`: what people type when it is unique."""
+    return key.rpartition("/")[2].partition("#")[0].partition("=")[0]
+
+
+_PLAIN: tuple[tuple[type | tuple[type, ...], Callable[[Any], object]], ...] = (
+    ((SecretStr, SecretBytes), lambda v: f"<{type(v).__name__}>"),
+    (BaseModel, lambda v: v.model_dump(mode="json")),
+    (enum.Enum, lambda v: v.value),
+    ((datetime, date, time), lambda v: v.isoformat()),
+    (timedelta, lambda v: v.total_seconds()),
+    ((bytes, bytearray), lambda v: hashlib.blake2b(v, digest_size=8).hexdigest()),
+    (AbstractSet, lambda v: sorted(map(str, v))),
+    ((PurePath, UUID, Decimal), str),
+)
 
 
 def _plain(value: object) -> object:
     """What stands for a value in a fingerprint. Secrets and objects of the app by their type: their content is not the call's identity."""
-    if isinstance(value, SecretStr | SecretBytes):
-        return f"<{type(value).__name__}>"
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, bytes | bytearray):
-        return hashlib.blake2b(value, digest_size=8).hexdigest()
-    if isinstance(value, AbstractSet):
-        return sorted(map(str, value))
+    for types, plain in _PLAIN:
+        if isinstance(value, types):
+            return plain(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in fields(value)}
-    return str(value) if hasattr(value, "__fspath__") or type(value).__module__ in ("uuid", "decimal") else f"<{type(value).__qualname__}>"
+    return f"<{type(value).__qualname__}>"
 
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain).encode
@@ -87,7 +94,9 @@ def fingerprint(name: str, function: str, args: object) -> str:
     except TypeError:  # keys of mixed types have no order
         text = _encode_unsorted(args)
     digest = hashlib.blake2b(f"{name} {text}".encode("utf-8", "surrogatepass"), digest_size=DIGEST_CHARS // 2).hexdigest()
-    return f"{digest} {function} {text[:PREVIEW_BYTES]}"
+    # Cut by bytes, and without half surrogates, which no store could hold.
+    shown = text[:PREVIEW_BYTES] if text.isascii() else text.encode("utf-8", "ignore")[:PREVIEW_BYTES].decode("utf-8", "ignore")
+    return f"{digest} {function} {shown}"
 
 
 def same_call(recorded: str, asked: str) -> bool:
@@ -98,5 +107,3 @@ def same_call(recorded: str, asked: str) -> bool:
 def preview(fp: str) -> str:
     """The readable half of a fingerprint."""
     return fp[DIGEST_CHARS + 1 :] or "(nothing)"
-
-

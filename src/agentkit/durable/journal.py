@@ -116,5 +116,3 @@ class Journal:
     async def settled(self, seq: int | None = None) -> None:
         """Wait until the entry (default: everything handed in) is durable."""
         await self._lane.settled(self._claim, seq)
-
-

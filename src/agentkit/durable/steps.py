@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -52,18 +52,32 @@ class Done(Generic[T]):
         self.value = value
 
 
+Probe: TypeAlias = "Callable[..., Awaitable[Done[Any] | None]]"
+
+
 class Call:
     """What the user asked for."""
 
     __slots__ = ("args", "codec", "effect", "fn", "fp", "is_async", "key", "name", "probe", "timeout_s", "with_context")
 
     def __init__(
-        self, key: str, name: str, fn: Callable[..., Any], args: tuple[Any, ...], *, codec: Codec, is_async: bool, fp: str,
-        with_context: Callable[[Call, int], Any] | None = None, effect: Effect | None = None, probe: Callable[..., Awaitable[Done[Any] | None]] | None = None,
+        self,
+        key: str,
+        name: str,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        *,
+        codec: Codec,
+        is_async: bool,
+        fp: str,
+        with_context: Callable[[Call, int], Any] | None = None,
+        effect: Effect | None = None,
+        probe: Probe | None = None,
         timeout_s: float | None = None,
-    ) -> None:  # fmt: skip
-        self.key, self.name, self.fn, self.args, self.codec, self.is_async, self.fp = key, name, fn, args, codec, is_async, fp
-        self.with_context, self.effect, self.probe, self.timeout_s = with_context, effect, probe, timeout_s
+    ) -> None:
+        self.key, self.name, self.fn, self.args = key, name, fn, args
+        self.codec, self.is_async, self.fp, self.with_context = codec, is_async, fp, with_context
+        self.effect, self.probe, self.timeout_s = effect, probe, timeout_s
 
 
 async def perform(ex: Execution, call: Call) -> Any:
@@ -219,14 +233,14 @@ async def _unknown(ex: Execution, call: Call, record: Record) -> Done[Any] | Non
     if record.intent is None:
         return None
     intent = PLAIN.decode(record.intent.body, call.key)
-    if call.effect == "rerun" and call.probe is None or call.effect is None:
+    if (call.effect == "rerun" and call.probe is None) or call.effect is None:
         return None
     await ex.wait(f"effect:{short_name(call.key)}", until=float(intent["deadline"]))
     if call.probe is not None:
         try:
             with ex.working():
                 done = await call.probe(*call.args)
-        except Exception:
+        except Exception:  # noqa: BLE001 - what a probe cannot say, the policy decides
             logger.exception("probe of step %s failed; its policy %r decides", call.key, call.effect)
         else:
             return None if done is None else Done(_keep(ex, call, record.attempts, time.perf_counter(), done.value))

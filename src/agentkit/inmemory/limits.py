@@ -86,8 +86,12 @@ class Held(NamedTuple):
 
 @dataclass
 class Semaphore:
+    line: WaitingLine
     holders: dict[str, Held] = field(default_factory=dict[str, Held])
-    line: WaitingLine = field(default_factory=WaitingLine)
+
+    @property
+    def held(self) -> int:
+        return sum(held.weight for held in self.holders.values())
 
     def expire(self, now: float) -> None:
         self.holders = {holder: held for holder, held in self.holders.items() if held.until > now}
@@ -102,11 +106,11 @@ class Reservation:
 
 @dataclass
 class Bucket:
+    line: WaitingLine
     level: float
     filled_at: float
     rate_per_s: float
     burst: float
-    line: WaitingLine = field(default_factory=WaitingLine)
 
     def fill(self, now: float) -> None:
         self.level = min(self.burst, self.level + self.rate_per_s * (now - self.filled_at))
@@ -147,11 +151,9 @@ class InMemoryLimits:
         with self._lock:
             now = self._clock.monotonic()
             semaphore = self._semaphore(name, now)
-            if held := semaphore.holders.get(holder):
-                semaphore.holders[holder] = Held(held.weight, now + lease_s)
+            if self._hold_on(semaphore, holder, now + lease_s):
                 return Grant(granted=True)
-            needed = semaphore.line.wait(holder, tenant, weight, now + lease_s)
-            if needed > permits - sum(held.weight for held in semaphore.holders.values()):
+            if semaphore.line.wait(holder, tenant, weight, now + lease_s) > permits - semaphore.held:
                 return Grant(granted=False, retry_after_s=min(ASK_AGAIN_S, lease_s / 4))
             semaphore.line.serve(holder)
             semaphore.holders[holder] = Held(weight, now + lease_s)
@@ -162,16 +164,14 @@ class InMemoryLimits:
         with self._lock:
             now = self._clock.monotonic()
             semaphore = self._semaphore(name, now)
-            for holder in semaphore.holders.keys() & set(holders):
-                semaphore.holders[holder] = Held(semaphore.holders[holder].weight, now + lease_s)
-            return [holder in semaphore.holders for holder in holders]
+            return [self._hold_on(semaphore, holder, now + lease_s) for holder in holders]
 
     async def release(self, name: str, holder: str) -> bool:
         """Give back permits, or leave the line. False: nothing was held."""
         with self._lock:
             semaphore = self._semaphore(name, self._clock.monotonic())
             semaphore.line.leave(holder)
-            return semaphore.holders.pop(holder, None) is not None
+            return self._let_go(semaphore, holder)
 
     async def reserve(self, name: str, key: str, amount: float, *, rate_per_s: float, burst: float, tenant: str = "") -> Grant:
         """Take `amount` tokens now, once per `key`, or learn when to ask again. Raises `InvalidLimit` when `amount` > `burst`."""
@@ -201,21 +201,31 @@ class InMemoryLimits:
             now = self._clock.monotonic()
             reservation = self._reservations.get((name, key))
             if reservation and not reservation.settled:
-                reservation.settled = True
-                bucket = self._buckets[name]
-                bucket.fill(now)
-                bucket.level = min(bucket.burst, bucket.level + reservation.amount - actual)
+                self._buckets[name].fill(now)
+                self._settle(self._buckets[name], reservation, actual)
 
     # From here on the lock is held.
 
     def _semaphore(self, name: str, now: float) -> Semaphore:
-        semaphore = self._semaphores.setdefault(name, Semaphore())
+        semaphore = self._semaphores.setdefault(name, Semaphore(self._new_line()))
         semaphore.expire(now)
         return semaphore
 
+    def _new_line(self) -> WaitingLine:
+        return WaitingLine()
+
+    def _hold_on(self, semaphore: Semaphore, holder: str, until: float) -> bool:
+        held = semaphore.holders.get(holder)
+        if held:
+            semaphore.holders[holder] = Held(held.weight, until)
+        return held is not None
+
+    def _let_go(self, semaphore: Semaphore, holder: str) -> bool:
+        return semaphore.holders.pop(holder, None) is not None
+
     def _bucket(self, name: str, rate_per_s: float, burst: float, now: float) -> Bucket:
         """The bucket, filled up to now at its old rate; from now on it fills at this one."""
-        bucket = self._buckets.setdefault(name, Bucket(burst, now, rate_per_s, burst))
+        bucket = self._buckets.setdefault(name, Bucket(self._new_line(), burst, now, rate_per_s, burst))
         bucket.fill(now)
         bucket.rate_per_s, bucket.burst = rate_per_s, burst
         return bucket
@@ -226,6 +236,10 @@ class InMemoryLimits:
         self._forget.push(now + self._keep_keys_s, (name, key))
         while (head := self._forget.head()) and head[0] <= now:
             del self._reservations[head[1]]
+
+    def _settle(self, bucket: Bucket, reservation: Reservation, actual: float) -> None:
+        reservation.settled = True
+        bucket.level = min(bucket.burst, bucket.level + reservation.amount - actual)
 
 
 def from_url(url: str, *, clock: Clock = SYSTEM) -> InMemoryLimits:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from enum import IntEnum
 from itertools import count, product
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
-from anyio.lowlevel import checkpoint, current_token
+from anyio.lowlevel import checkpoint
 
 from agentkit.clock import SYSTEM
 from agentkit.errors import QueueFull
 from agentkit.inmemory.heap import LazyHeap
 from agentkit.inmemory.line import FairLine, WeightedTurns
+from agentkit.inmemory.run_changes import Waiter
 from agentkit.inmemory.url import whole_numbers
 from agentkit.ports.queue import DeadTicket, Depth, Lease, Ticket
 
@@ -65,21 +66,12 @@ class KeyLine:
         self.busy = False
 
 
-class Waiter:
-    """A `lease` that waits, on whichever event loop it runs."""
+class LeaseWaiter(Waiter):
+    """A `lease` that waits until a ticket of its kinds gets ready, or until `wake_at`."""
 
     def __init__(self, kinds: AbstractSet[str], wake_at: float) -> None:
+        super().__init__()
         self.kinds, self.wake_at = kinds, wake_at
-        self.event = anyio.Event()
-        loop: Any = current_token().native_token
-        self._soon: Callable[[Callable[[], object]], object] = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
-
-    def wake(self) -> None:
-        # An event must be set by its own loop, and `put` may be called from another thread's.
-        try:
-            self._soon(self.event.set)
-        except RuntimeError:  # its loop has ended, and the waiter with it
-            pass
 
 
 class InMemoryQueue:
@@ -102,10 +94,9 @@ class InMemoryQueue:
         self._max_depth = max_depth
         self._lock = Lock()
         self._places = count(1)
-        # One row of attempts for the whole queue: a zombie's never equals that of a later copy of its ticket.
-        self._last_attempt = 0
+        self._attempts = 0  # one row for the whole queue: a zombie's never equals that of a later copy of its ticket
         self._undelivered: dict[str, dict[int, Entry]] = {}  # by run and wake, which is `Ticket.id`
-        self._leased: dict[int, Entry] = {}  # by attempt
+        self._leased: dict[tuple[str, int], Entry] = {}  # by the fence: `Ticket.id` and attempt
         self._dead: dict[str, tuple[Entry, DeadTicket]] = {}  # by `Ticket.id`
         self._delays = LazyHeap[Entry](lambda due, entry: entry.state is State.DELAYED and entry.due == due)
         self._leases = LazyHeap[Entry](lambda due, entry: entry.state is State.LEASED and entry.due == due)
@@ -115,7 +106,7 @@ class InMemoryQueue:
         self._turns = WeightedTurns(WEIGHTS)
         self._lines: dict[tuple[int, str], FairLine[Entry]] = {}  # of what may be leased, by priority and kind
         self._taken: dict[tuple[int, str], int] = {}  # the attempt last taken from each line
-        self._waiters: set[Waiter] = set()
+        self._waiters: set[LeaseWaiter] = set()
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -142,7 +133,7 @@ class InMemoryQueue:
                 leases = self._take(n, lease_s, kinds, now)
                 if leases or n < 1 or now + SLACK_S >= give_up:
                     return leases
-                waiter = Waiter(kinds, min(give_up, self._next_due()))
+                waiter = LeaseWaiter(kinds, min(give_up, self._next_due()))
                 self._waiters.add(waiter)
             try:
                 await self._until(waiter.event, waiter.wake_at - now)
@@ -151,10 +142,10 @@ class InMemoryQueue:
                     self._waiters.discard(waiter)
 
     async def renew(self, leases: Sequence[Lease], lease_s: float) -> list[bool]:
-        return self._answer(leases, lambda entry, now: self._hold(entry, now + lease_s))
+        return self._answer(leases, lambda entry, now: self._renew(entry, now + lease_s))
 
     async def finish(self, leases: Sequence[Lease]) -> list[bool]:
-        return self._answer(leases, lambda entry, _: self._drop(entry))
+        return self._answer(leases, lambda entry, _: self._finish(entry))
 
     async def give_back(self, leases: Sequence[Lease], *, delay_s: float = 0.0) -> list[bool]:
         """Make them ready again as they were: the delivery does not count, the place in the line is kept."""
@@ -240,21 +231,24 @@ class InMemoryQueue:
         if not heads:
             return None
         turn = self._turns.next({priority for priority, _ in heads})
-        where = min((where for where in heads if where[0] == turn), key=lambda where: self._taken.get(where, 0))
+        where = min((where for where in heads if where[0] == turn), key=lambda where: (self._taken.get(where, 0), heads[where].place))
         self._lines[where].next_tenant()
-        self._taken[where] = self._last_attempt + 1
+        self._taken[where] = self._attempts + 1
         return heads[where]
 
     def _deliver(self, entry: Entry, until: float) -> Lease:
         self._leave_undelivered(entry)
-        self._last_attempt += 1
-        entry.attempt = self._last_attempt
+        entry.attempt = self._next_attempt(entry)
         entry.deliveries += 1
-        self._leased[entry.attempt] = entry
+        self._leased[entry.ticket.id, entry.attempt] = entry
         if key := self._keys.get(entry.ticket.key):
             key.busy, key.offered = True, None
         self._hold(entry, until)
         return Lease(entry.ticket, entry.attempt, entry.deliveries)
+
+    def _next_attempt(self, _entry: Entry) -> int:
+        self._attempts += 1
+        return self._attempts
 
     def _hold(self, entry: Entry, until: float) -> None:
         entry.due = until
@@ -275,8 +269,13 @@ class InMemoryQueue:
         return told
 
     def _held(self, lease: Lease) -> Entry | None:
-        entry = self._leased.get(lease.attempt)
-        return entry if entry and entry.ticket.id == lease.ticket.id else None
+        return self._leased.get((lease.ticket.id, lease.attempt))
+
+    def _renew(self, entry: Entry, until: float) -> None:
+        self._hold(entry, until)
+
+    def _finish(self, entry: Entry) -> None:
+        self._drop(entry)
 
     def _give_back(self, entry: Entry, delay_s: float, now: float) -> None:
         entry.deliveries -= 1
@@ -347,9 +346,12 @@ class InMemoryQueue:
         kind = entry.ticket.served_by
         where = min(max(entry.ticket.priority, 0), 2), kind
         if where not in self._lines:
-            self._lines[where] = FairLine(self._is_offered)
+            self._lines[where] = self._new_line()
         self._lines[where].push(entry.ticket.tenant, entry.place, entry)
         self._wake(lambda waiter: kind in waiter.kinds)
+
+    def _new_line(self) -> FairLine[Entry]:
+        return FairLine(self._is_offered)
 
     def _is_offered(self, place: float, entry: Entry) -> bool:
         if entry.state is not State.READY or entry.place != place:
@@ -360,7 +362,7 @@ class InMemoryQueue:
         """Take a ticket out of wherever it is, and free its key."""
         was, key = entry.state, entry.ticket.key
         if was is State.LEASED:
-            del self._leased[entry.attempt]
+            del self._leased[entry.ticket.id, entry.attempt]
         else:
             self._leave_undelivered(entry)
         self._move(entry, State.GONE)
@@ -388,7 +390,7 @@ class InMemoryQueue:
             counts[State.READY], counts[State.DELAYED], counts[State.LEASED], counts[State.DEAD], oldest_s=now - head[0] if head else 0.0
         )
 
-    def _wake(self, whom: Callable[[Waiter], bool]) -> None:
+    def _wake(self, whom: Callable[[LeaseWaiter], bool]) -> None:
         for waiter in [waiter for waiter in self._waiters if whom(waiter)]:
             self._waiters.discard(waiter)
             waiter.wake()

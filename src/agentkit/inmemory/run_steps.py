@@ -88,7 +88,7 @@ class RunSteps:
         return True
 
     def _claim(self, worker_id: str, run_id: str, serves: Mapping[str, AbstractSet[str]], *, alone: bool) -> Claimed | ClaimRefusal:
-        if not self._is_alive(worker_id):
+        if not self._may_claim(worker_id):
             return "fenced"
         row = self._row(run_id)
         if row is None:
@@ -96,8 +96,16 @@ class RunSteps:
         refusal = self._refusal(row.run, serves, alone=alone)
         if refusal is not None:
             return refusal
-        run = self._table.change(row, status=RunStatus.RUNNING, owner=worker_id, fence=row.run.fence + 1, wake_at=None, waiting_for="")
+        run = self._table.change(
+            row, status=RunStatus.RUNNING, owner=worker_id, fence=self._next_fence(row.run), wake_at=None, waiting_for=""
+        )
         return Claimed(run, self._clock.time())
+
+    def _may_claim(self, worker_id: str) -> bool:
+        return self._is_alive(worker_id)
+
+    def _next_fence(self, run: Run) -> int:
+        return run.fence + 1
 
     def _refusal(self, run: Run, serves: Mapping[str, AbstractSet[str]], *, alone: bool) -> ClaimRefusal | None:
         if run.status.ended:
@@ -114,14 +122,13 @@ class RunSteps:
         row = self._row(write.run_id)
         if row is None:
             return Written("lost", 0)
-        fresh = row.unwritten(write.entries, write.fence)
+        fresh = self._unwritten(row, write)
         if not self._owns(row, worker_id, write.fence):
             return Written("ok" if self._landed_before(row, worker_id, write, fresh) else "lost", row.run.inbox_seq)
         if fresh is None:
             return Written("lost", row.run.inbox_seq)
         row.extend(fresh)
-        for message_id, seq in write.takes:
-            row.take(message_id, seq)
+        self._take(row, write)
         for join in write.joins:
             row.joins.setdefault(join.key, JoinState(join))
         if write.clear_crashes and row.run.crashes:
@@ -129,8 +136,15 @@ class RunSteps:
         moved = write.release is not None and not self._release(row, write.release)
         return Written("moved" if moved else "ok", row.run.inbox_seq)
 
+    def _unwritten(self, row: Row, write: RunWrite) -> list[Entry] | None:
+        return row.unwritten(write.entries, write.fence)
+
     def _owns(self, row: Row, worker_id: str, fence: int) -> bool:
         return row.held_by(worker_id, fence)
+
+    def _take(self, row: Row, write: RunWrite) -> None:
+        for message_id, seq in write.takes:
+            row.take(message_id, seq)
 
     def _landed_before(self, row: Row, worker_id: str, write: RunWrite, fresh: Sequence[Entry] | None) -> bool:
         """Whether this is the repetition of a write whose answer was lost."""
@@ -162,12 +176,15 @@ class RunSteps:
             result=result,
             wake_at=None,
             waiting_for="",
-            notify=not row.told and self._join(run.parent_id, run.parent_key) is not None,
+            notify=self._is_awaited(row, status),
             expires_at=self._clock.time() + run.keep_s if run.parent_id is None else None,
         )
 
+    def _is_awaited(self, row: Row, status: RunStatus) -> bool:
+        return not row.told and status.ended and self._join(row.run.parent_id, row.run.parent_key) is not None
+
     def _signal(self, row: Row, message_id: str, topic: str, body: bytes) -> Signalled:
-        if message_id in row.inbox:
+        if self._seen_before(row, message_id):
             return Signalled("duplicate")
         if row.run.status.ended:
             return Signalled("ended")
@@ -180,6 +197,9 @@ class RunSteps:
             return Signalled("accepted", self._wake(row))
         return Signalled("accepted")
 
+    def _seen_before(self, row: Row, message_id: str) -> bool:
+        return message_id in row.inbox
+
     def _never_started(self, run: Run) -> bool:
         return run.fence == 0 and run.status in {RunStatus.READY, RunStatus.PARKED}
 
@@ -188,13 +208,16 @@ class RunSteps:
 
     def _wake(self, row: Row) -> Ticket:
         run = self._table.change(
-            row, status=RunStatus.READY, owner=None, wake=row.run.wake + 1, ticketed=False, wake_at=None, waiting_for=""
+            row, status=RunStatus.READY, owner=None, wake=self._next_wake(row.run), ticketed=False, wake_at=None, waiting_for=""
         )
         return ticket_for(run)
 
+    def _next_wake(self, run: Run) -> int:
+        return run.wake + 1
+
     def _tell(self, child_id: str) -> list[Ticket]:
         child = self._row(child_id)
-        if child is None or not child.run.notify:
+        if child is None or not self._is_untold(child):
             return []
         self._table.change(child, notify=False)
         child.told = True
@@ -203,11 +226,14 @@ class RunSteps:
         if parent is None or join is None:
             return []
         self._count(join, child)
-        if join.holds and not join.fired:
+        if self._wakes_now(join):
             join.fired = True
             ticket = self._signal(parent, f"join:{join.rule.key}", f"join:{join.rule.key}", b"").ticket
             return [ticket] if ticket else []
         return [] if join.fired else self._fill_window(join)
+
+    def _is_untold(self, child: Row) -> bool:
+        return child.run.notify
 
     def _count(self, join: JoinState, child: Row) -> None:
         if child.run.status is RunStatus.COMPLETED:
@@ -217,6 +243,9 @@ class RunSteps:
         # One that was cancelled while it waited outside the window leaves no place behind.
         if child.in_window:
             join.active -= 1
+
+    def _wakes_now(self, join: JoinState) -> bool:
+        return join.holds and not join.fired
 
     def _fill_window(self, join: JoinState) -> list[Ticket]:
         started: list[Ticket] = []
@@ -262,8 +291,7 @@ class RunSteps:
 
     def _found(self, taken_over: list[TakenOver], rung: int, limit: int) -> Swept:
         table, now = self._table, self._clock.time()
-        tickets = [ticket_for(table.rows[run_id].run) for run_id in islice(table.unticketed, limit)]
-        untold = list(islice(table.untold, limit))
+        tickets, untold = self._tickets_to_put(limit), self._ends_to_tell(limit)
         timer = table.due.head()
         return Swept(
             beats=dict(self._beats),
@@ -273,6 +301,12 @@ class RunSteps:
             next_timer_s=max(0.0, timer[0] - now) if timer else None,
             more=limit in {len(taken_over), rung, len(tickets), len(untold)},
         )
+
+    def _tickets_to_put(self, limit: int) -> list[Ticket]:
+        return [ticket_for(self._table.rows[run_id].run) for run_id in islice(self._table.unticketed, limit)]
+
+    def _ends_to_tell(self, limit: int) -> list[str]:
+        return list(islice(self._table.untold, limit))
 
     def _note_ticket(self, ticket: Ticket) -> None:
         row = self._row(ticket.run_id)

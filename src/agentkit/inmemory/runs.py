@@ -134,7 +134,9 @@ class InMemoryRuns(RunSteps):
             of_join = groups.values() if join_key is None else [groups.get(join_key, [])]
             children = [self._table.rows[child] for group in of_join for _, child in group]
             answers = [self._signal(child, f"cancel:{run_id}", "cancel", body) for child in children]
-            return [answer.ticket for answer in answers if answer.ticket]
+            woken = [answer.ticket for answer in answers if answer.ticket]
+            told = [self._tell(child.run.run_id) for child in children]
+            return [*woken, *chain.from_iterable(told)]
 
     async def tell(self, child_ids: Sequence[str]) -> list[Ticket]:
         await checkpoint()

@@ -65,28 +65,21 @@ class InMemoryValues:
     async def put(self, key: str, value: bytes, *, expected: int | None = None, ttl_s: float | None = None) -> int:
         """Store and return the new version. Raises `ValueConflict`, `InvalidKey` or `ValueTooLarge`: nothing was written."""
         _check_key(key)
-        if len(value) > self.max_value_bytes:
-            raise ValueTooLarge(key, len(value), self.max_value_bytes)
+        self._check_size(key, value)
         with self._lock:
             now = self._expire()
             self._check(key, expected)
-            version = self._next_version(key)
-            if key not in self._kept:
-                insort(self._keys, key)
-            self._kept[key] = Kept(bytes(value), version, float("inf") if ttl_s is None else now + ttl_s)
-            if ttl_s is not None:
-                self._ends.push(self._kept[key].ends, key)
-            return version
+            return self._write(key, value, float("inf") if ttl_s is None else now + ttl_s)
 
     async def delete(self, key: str, *, expected: int | None = None) -> bool:
         """Remove; False when there was nothing. Raises `ValueConflict`: nothing was removed."""
         with self._lock:
             self._expire()
             self._check(key, expected)
-            if key not in self._kept:
-                return False
-            self._remove(key)
-            return True
+            found = key in self._kept
+            if found:
+                self._remove(key)
+            return found
 
     async def scan(self, prefix: str, *, after: str = "", limit: int = 100) -> list[Value]:
         """Up to `limit` values whose key starts with `prefix` and is greater than `after`, in byte order."""
@@ -95,6 +88,10 @@ class InMemoryValues:
             start = max(bisect_left(self._keys, prefix), bisect_right(self._keys, after))
             keys = takewhile(lambda key: key.startswith(prefix), islice(self._keys, start, None))
             return [Value(key, self._kept[key].value, self._kept[key].version) for key in islice(keys, limit)]
+
+    def _check_size(self, key: str, value: bytes) -> None:
+        if len(value) > self.max_value_bytes:
+            raise ValueTooLarge(key, len(value), self.max_value_bytes)
 
     # From here on the lock is held.
 
@@ -109,6 +106,15 @@ class InMemoryValues:
         found = self._kept[key].version if key in self._kept else 0
         if expected is not None and expected != found:
             raise ValueConflict(key, expected, found)
+
+    def _write(self, key: str, value: bytes, ends: float) -> int:
+        version = self._next_version(key)
+        if key not in self._kept:
+            insort(self._keys, key)
+        self._kept[key] = Kept(bytes(value), version, ends)
+        if ends < float("inf"):
+            self._ends.push(ends, key)
+        return version
 
     def _next_version(self, key: str) -> int:
         return 1 + (self._kept[key].version if key in self._kept else self._last_removed)

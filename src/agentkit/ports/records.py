@@ -213,7 +213,8 @@ class RunWrite:
 
 class Written(NamedTuple):
     """The verdict on one `RunWrite`. `lost`: not my claim, nothing of it was written. `moved`: entries written, but the inbox moved
-    on, so the run was not parked and stays claimed."""
+    on, so the run was not parked and stays claimed.
+    """
 
     verdict: Literal["ok", "lost", "moved"]
     inbox_seq: int

@@ -24,7 +24,8 @@ class Value(NamedTuple):
 
 class ValueStore(Protocol):
     """Versioned values with compare-and-set and time to live. Raises `StoreUnavailable` when the store did not answer (a write may
-    then have happened) and `InvalidKey` / `ValueTooLarge` on bad input (nothing was written)."""
+    then have happened) and `InvalidKey` / `ValueTooLarge` on bad input (nothing was written).
+    """
 
     max_value_bytes: int
 

@@ -12,7 +12,7 @@ from agentkit import logs, telemetry
 from agentkit.agents.base import input_codec, output_codec
 from agentkit.agents.context import Context
 from agentkit.durable.codec import PLAIN
-from agentkit.durable.execution import Execution, shielded
+from agentkit.durable.execution import DEADLINE, Execution, shielded
 from agentkit.durable.group_commit import Claim
 from agentkit.durable.identity import Scope
 from agentkit.durable.versions import upcast
@@ -29,19 +29,25 @@ from agentkit.errors import (
     WorkerFenced,
 )
 from agentkit.ports.records import EntryKind, Release, RunStatus
+from agentkit.runtime.events import Status
 
 if TYPE_CHECKING:
     from agentkit.agents.base import AnyAgent
-    from agentkit.ports.records import Claimed, Entry, Message, Run
+    from agentkit.ports.records import Claimed, Entry, Message
     from agentkit.runtime.engine import Engine
 
 log = logging.getLogger("agentkit.runtime")
 
 STORE_RETRY_S = 2.0  # a step's own store did not answer: ask again soon, without holding a slot
-PUBLIC = {
-    RunStatus.READY: "queued", RunStatus.RUNNING: "running", RunStatus.PARKED: "waiting", RunStatus.COMPLETED: "done",
-    RunStatus.FAILED: "failed", RunStatus.CANCELLED: "cancelled", RunStatus.BURIED: "buried",
-}  # fmt: skip
+PUBLIC: dict[RunStatus, Status] = {
+    RunStatus.READY: "queued",
+    RunStatus.RUNNING: "running",
+    RunStatus.PARKED: "waiting",
+    RunStatus.COMPLETED: "done",
+    RunStatus.FAILED: "failed",
+    RunStatus.CANCELLED: "cancelled",
+    RunStatus.BURIED: "buried",
+}
 
 
 class Outcome(NamedTuple):
@@ -70,8 +76,11 @@ class Activation:
         """Run until the claim is released or lost."""
         run, began = self.run, time.perf_counter()
         claim: Claim | None = None
-        attributes = {telemetry.RUN_ID: run.run_id, telemetry.AGENT: run.kind, telemetry.VERSION: run.version, telemetry.FENCE: run.fence}
-        with logs.bound(run_id=run.run_id, agent=run.kind), telemetry.span(telemetry.RUN, attributes, parent=run.trace) as span:
+        names: dict[str, str | int] = {telemetry.RUN_ID: run.run_id, telemetry.AGENT: run.kind, telemetry.VERSION: run.version}
+        with (
+            logs.bound(run_id=run.run_id, agent=run.kind),
+            telemetry.span(telemetry.RUN, names | {telemetry.FENCE: run.fence}, parent=run.trace) as span,
+        ):
             while True:
                 claim, outcome, ex = await self._attempt(claim)
                 left = await self._release(ex, claim, outcome)
@@ -101,9 +110,13 @@ class Activation:
         messages: list[Message] = await store.inbox(run.run_id) if run.inbox_seq or again else []
         if claim is None:
             last = entries[-1].seq if entries else 0
-            claim = Claim(run.run_id, run.fence, seq=last, inbox_seq=run.inbox_seq, crashed=run.crashes > 0, durability=self._agent.durability)
+            claim = Claim(
+                run.run_id, run.fence, seq=last, inbox_seq=run.inbox_seq, crashed=run.crashes > 0, durability=self._agent.durability
+            )
             if run.fence > 1:
-                self._engine.lane.append(claim, EntryKind.STATUS, "", PLAIN.encode({"status": "running", "worker": self._engine.worker_id}, "status"))
+                self._engine.lane.append(
+                    claim, EntryKind.STATUS, "", PLAIN.encode({"status": "running", "worker": self._engine.worker_id}, "status")
+                )
         lenient = run.version != self._agent.version
         if lenient:
             entries = upcast(entries, run.version, self._agent.upcast)
@@ -147,9 +160,8 @@ async def run_agent(ex: Execution, agent: AnyAgent) -> Outcome:
         ex.start(tasks)
         ctx = Context(ex)
         outcome = await _guarded(ex, agent, ctx)
-        if ex.leaving is None and ex.claim.error is None and ex.endings and not isinstance(outcome.raised, RunParked | JournalMismatch):
-            parked = await _endings(ex)
-            outcome = outcome if parked is None else Outcome(raised=parked)
+        if ex.endings and _over(ex, outcome):
+            outcome = await _endings(ex, outcome)
         tasks.cancel_scope.cancel()
     return outcome
 
@@ -158,7 +170,7 @@ async def _guarded(ex: Execution, agent: AnyAgent, ctx: Context) -> Outcome:
     try:
         value = input_codec(agent).decode(ex.run.input, f"input of {ex.run.run_id!r}")
         return Outcome(await agent().run(ctx, value))
-    except (Exception, RunParked) as exc:
+    except (Exception, RunParked) as exc:  # noqa: BLE001 - what a user's code raises is what the run came to
         return Outcome(raised=exc)
     except BaseExceptionGroup as group:
         if group.split((Exception, RunParked))[1] is not None:
@@ -166,23 +178,26 @@ async def _guarded(ex: Execution, agent: AnyAgent, ctx: Context) -> Outcome:
         return Outcome(raised=group)
 
 
-async def _endings(ex: Execution) -> RunParked | None:
-    """Run the registered clean-up, last first. A failure is reported and does not change what the run came to."""
+def _over(ex: Execution, outcome: Outcome) -> bool:
+    """Whether the run has ended, rather than leaves to come back."""
+    comes_back = isinstance(outcome.raised, RunParked | JournalMismatch | StoreUnavailable) or _parked(outcome.raised)
+    return ex.leaving is None and ex.claim.error is None and not comes_back
+
+
+async def _endings(ex: Execution, outcome: Outcome) -> Outcome:
+    """Run the registered clean-up, last first. A step of it that fails is reported and does not change what the run came to."""
     token = shielded.set(True)
     try:
-        for name, fn, args in reversed(ex.endings):
-            ending = Context(ex, Scope("on_end/", None))
+        for i, (name, fn, args) in reversed([*enumerate(ex.endings, 1)]):
             try:
-                await ending.step(name, fn, *args, key=str(ex.endings.index((name, fn, args)) + 1))
+                await Context(ex, Scope("on_end/", None)).step(name, fn, *args, key=str(i))
             except StepError:
                 log.exception("on_end %r of run %s failed", name, ex.run.run_id)
-            except (RunParked, Exception) as exc:
-                if isinstance(exc, RunParked):
-                    return exc
-                log.exception("on_end %r of run %s could not run", name, ex.run.run_id)
+    except (Exception, RunParked) as exc:  # noqa: BLE001 - it could not run now; the next activation runs it
+        return Outcome(raised=exc)
     finally:
         shielded.reset(token)
-    return None
+    return outcome
 
 
 def _decide(ex: Execution, agent: AnyAgent, outcome: Outcome) -> tuple[Release, Left]:
@@ -192,22 +207,28 @@ def _decide(ex: Execution, agent: AnyAgent, outcome: Outcome) -> tuple[Release, 
         return Release(RunStatus.PARKED, ex.seen, ex.plan.wake_at, ex.plan.waiting_for), "parked"
     if ex.leaving is not None or _parked(raised):
         return Release(RunStatus.READY, ticketed=ex.host.returns_ticket(ex.run.run_id)), "released"
-    if ex.cancelled is not None:
-        if ex.cancelled == "deadline":
-            return _failed(RunStatus.FAILED, "RunTimeout", "its deadline passed"), "ended"
-        return _failed(RunStatus.CANCELLED, "RunCancelled", ex.cancelled), "ended"
     if isinstance(raised, StoreUnavailable):
         return Release(RunStatus.PARKED, ex.seen, ex.store_now() + STORE_RETRY_S, "store"), "parked"
+    return _end(ex, agent, outcome), "ended"
+
+
+def _end(ex: Execution, agent: AnyAgent, outcome: Outcome) -> Release:
+    """How the run ended."""
+    raised = outcome.raised
+    if ex.cancelled == DEADLINE:
+        return _failed(RunStatus.FAILED, "RunTimeout", "its deadline passed")
+    if ex.cancelled is not None:
+        return _failed(RunStatus.CANCELLED, "RunCancelled", ex.cancelled)
     if raised is None:
         try:
             ex.journal.check_end()
-            return Release(RunStatus.COMPLETED, result=_result(ex, agent, outcome.value)), "ended"
+            return Release(RunStatus.COMPLETED, result=_result(ex, agent, outcome.value))
         except (JournalMismatch, NotSerialisable, StoreRefused) as exc:
             raised = exc
     if isinstance(raised, JournalMismatch):
         log.error("%s", raised)
-        return _failed(RunStatus.BURIED, "JournalMismatch", str(raised)), "ended"
-    return _failure(raised), "ended"
+        return _failed(RunStatus.BURIED, "JournalMismatch", str(raised))
+    return _failure(raised)
 
 
 def _parked(raised: BaseException | None) -> bool:

@@ -47,9 +47,18 @@ class Engine:
     """Executes claimed runs. It is the `Host` of their executions."""
 
     def __init__(
-        self, *, store: RunStore, queue: Queue, clock: Clock, settings: Settings, limits: Limits, registry: Registry, hub: Hub,
-        alive: Callable[[], bool], answer: Callable[[Lease, str], None],
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        store: RunStore,
+        queue: Queue,
+        clock: Clock,
+        settings: Settings,
+        limits: Limits,
+        registry: Registry,
+        hub: Hub,
+        alive: Callable[[], bool],
+        answer: Callable[[Lease, str], None],
+    ) -> None:
         self.store, self.queue, self.clock, self.settings, self.limits, self.registry = store, queue, clock, settings, limits, registry
         self.resources: Mapping[type[Any], object] = {}
         self.active: dict[str, tuple[Activation, Held]] = {}
@@ -136,7 +145,9 @@ class Engine:
     async def create_children(self, execution: Execution, runs: Sequence[NewRun]) -> None:
         """Create the rows under the parent's claim and dispatch those that may start."""
         claim = ParentClaim(execution.run.run_id, self.worker_id, execution.claim.fence)
-        with telemetry.span(telemetry.CHILD, {telemetry.RUN_ID: execution.run.run_id, telemetry.AGENT: runs[0].kind, telemetry.COUNT: len(runs)}):
+        with telemetry.span(
+            telemetry.CHILD, {telemetry.RUN_ID: execution.run.run_id, telemetry.AGENT: runs[0].kind, telemetry.COUNT: len(runs)}
+        ):
             created = await self.store.create(runs, parent=claim)
         ready: list[Ticket] = []
         for new, (answer, row) in zip(runs, created, strict=True):
@@ -216,7 +227,10 @@ class Engine:
         ids = [h.ticket.run_id for h in held]
         self.taking += 1
         try:
-            with telemetry.span(telemetry.CLAIM, {telemetry.WORKER: self.worker_id, telemetry.COUNT: len(ids)}), anyio.CancelScope(shield=True):
+            with (
+                telemetry.span(telemetry.CLAIM, {telemetry.WORKER: self.worker_id, telemetry.COUNT: len(ids)}),
+                anyio.CancelScope(shield=True),
+            ):
                 answers = await self.store.claim(self.worker_id, ids, self.registry.serves(only), alone=alone)
         except StoreError as exc:
             if isinstance(exc, StoreUnavailable) and not isinstance(exc, StoreBusy):
@@ -362,4 +376,3 @@ def ticket_of(run: Run) -> Ticket:
 def _note_flush(rows: int, seconds: float) -> None:
     telemetry.FLUSH_ROWS.record(rows)
     telemetry.FLUSH_SECONDS.record(seconds)
-

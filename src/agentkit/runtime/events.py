@@ -31,7 +31,7 @@ class Event(BaseModel, frozen=True):
     run_id: str
 
 
-class StatusChanged(Event):
+class StatusChanged(Event, frozen=True):
     """The run waits, runs again after a wait or a take-over, or has ended."""
 
     type: Literal["status"] = "status"
@@ -40,7 +40,7 @@ class StatusChanged(Event):
     worker: str | None = None
 
 
-class StepEvent(Event):
+class StepEvent(Event, frozen=True):
     """A step started (effects only: others are not announced), finished or failed."""
 
     type: Literal["step"] = "step"
@@ -49,7 +49,7 @@ class StepEvent(Event):
     attempt: int = 1
 
 
-class Progress(Event):
+class Progress(Event, frozen=True):
     """What a step told with `step.progress(…)`."""
 
     type: Literal["progress"] = "progress"

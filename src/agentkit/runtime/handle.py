@@ -59,10 +59,19 @@ def info_of(row: Run) -> RunInfo:
         said = PLAIN.decode(row.result, "failure") if row.result else {}
         error = f"{said.get('kind', row.status.name)}: {said.get('message') or said.get('reason', '')}"
     return RunInfo(
-        run_id=row.run_id, agent=row.kind, version=row.version, tenant=row.tenant, status=PUBLIC[row.status], waiting_for=row.waiting_for or None,
-        attempts=row.fence, crashes=row.crashes, parent_id=row.parent_id, created_at=datetime.fromtimestamp(row.created_at, UTC),
-        updated_at=datetime.fromtimestamp(row.updated_at, UTC), error=error,
-    )  # fmt: skip
+        run_id=row.run_id,
+        agent=row.kind,
+        version=row.version,
+        tenant=row.tenant,
+        status=PUBLIC[row.status],
+        waiting_for=row.waiting_for or None,
+        attempts=row.fence,
+        crashes=row.crashes,
+        parent_id=row.parent_id,
+        created_at=datetime.fromtimestamp(row.created_at, UTC),
+        updated_at=datetime.fromtimestamp(row.updated_at, UTC),
+        error=error,
+    )
 
 
 def error_of(row: Run) -> Exception:

@@ -33,7 +33,17 @@ log = logging.getLogger("agentkit.heartbeat")
 class Heartbeat:
     """Beats for one registration until stopped or fenced."""
 
-    def __init__(self, store: RunStore, worker_id: str, clock: Clock, lease_s: float, *, alive: Callable[[], bool], on_moved: Callable[[Sequence[str]], None], on_fenced: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        worker_id: str,
+        clock: Clock,
+        lease_s: float,
+        *,
+        alive: Callable[[], bool],
+        on_moved: Callable[[Sequence[str]], None],
+        on_fenced: Callable[[], None],
+    ) -> None:
         self._store, self._worker_id, self._clock, self._lease_s = store, worker_id, clock, lease_s
         self._alive, self._on_moved, self._on_fenced = alive, on_moved, on_fenced
         self.ok_at = clock.monotonic()

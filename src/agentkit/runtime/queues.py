@@ -40,7 +40,9 @@ class Queues:
         """Tickets that were buried."""
         for letter in await self._runtime.tickets.dead(kind=_name(agent), limit=limit):
             t = letter.ticket
-            yield DeadTicket(run_id=t.run_id, agent=t.kind, version=t.version, tenant=t.tenant, reason=letter.reason, attempts=letter.deliveries)
+            yield DeadTicket(
+                run_id=t.run_id, agent=t.kind, version=t.version, tenant=t.tenant, reason=letter.reason, attempts=letter.deliveries
+            )
 
     async def redrive(self, run_ids: Iterable[str] | None = None, /, *, agent: AnyAgent | str | None = None) -> int:
         """Revive buried runs (default: those of the dead tickets) and queue them; returns how many."""

@@ -73,10 +73,19 @@ class Runtime:
     run_limits = Limits()
 
     def __init__(
-        self, *, state: str | RunStore | None = None, queue: str | Queue | None = None, values: str | ValueStore | None = None,
-        limits: str | LimitStore | None = None, agents: Iterable[AnyAgent | ModuleType | str] = (), lifespan: Lifespan | None = None,
-        worker: bool | Sequence[str] = False, concurrency: int | None = None, max_waiting: int | None = None, settings: Settings | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        state: str | RunStore | None = None,
+        queue: str | Queue | None = None,
+        values: str | ValueStore | None = None,
+        limits: str | LimitStore | None = None,
+        agents: Iterable[AnyAgent | ModuleType | str] = (),
+        lifespan: Lifespan | None = None,
+        worker: bool | Sequence[str] = False,
+        concurrency: int | None = None,
+        max_waiting: int | None = None,
+        settings: Settings | None = None,
+    ) -> None:
         urls = {"state": state, "queue": queue, "values": values, "limits": limits}
         given = {name: url for name, url in urls.items() if isinstance(url, str)} | {"concurrency": concurrency, "max_waiting": max_waiting}
         base = settings.model_dump() if settings is not None else {}
@@ -97,12 +106,18 @@ class Runtime:
 
     @classmethod
     def from_env(
-        cls, *, agents: Iterable[AnyAgent | ModuleType | str] = (), lifespan: Lifespan | None = None, worker: bool | Sequence[str] | None = None
+        cls,
+        *,
+        agents: Iterable[AnyAgent | ModuleType | str] = (),
+        lifespan: Lifespan | None = None,
+        worker: bool | Sequence[str] | None = None,
     ) -> Self:
         """A runtime by `AGENTKIT_*`; an unknown variable of that prefix raises `InvalidSetting`."""
         settings = from_env()
         listed = [name.strip() for name in settings.agents.split(",") if name.strip()]
-        return cls(agents=[*agents, *listed], lifespan=lifespan, worker=_only(settings.worker) if worker is None else worker, settings=settings)
+        return cls(
+            agents=[*agents, *listed], lifespan=lifespan, worker=_only(settings.worker) if worker is None else worker, settings=settings
+        )
 
     def _port(self, port: str, setting: str) -> Any:
         given = self._given.get(setting)
@@ -144,9 +159,16 @@ class Runtime:
         self._answers = Answers(self.tickets)
         self._stall = StallWatch(warn_s=self.settings.stall_warn_s)
         self._engine = engine = Engine(
-            store=self.store, queue=self.tickets, clock=self.clock, settings=self.settings, limits=self.run_limits, registry=self.registry,
-            hub=self._hub, alive=lambda: self._stall.quiet_s() < self.settings.stall_limit_s, answer=self._answers.add,
-        )  # fmt: skip
+            store=self.store,
+            queue=self.tickets,
+            clock=self.clock,
+            settings=self.settings,
+            limits=self.run_limits,
+            registry=self.registry,
+            hub=self._hub,
+            alive=lambda: self._stall.quiet_s() < self.settings.stall_limit_s,
+            answer=self._answers.add,
+        )
         engine.resources = resources
         engine.make_handle = lambda run_id, agent: RunHandle[Any](engine, self._hub, run_id, agent)
         self._sweeper = Sweeper(engine)
@@ -200,7 +222,9 @@ class Runtime:
 
     # Runs
 
-    async def run(self, agent: type[Agent[I, O]], input: I, /, *, run_id: str | None = None, tenant: str = "", timeout_s: float | None = None) -> O:
+    async def run(
+        self, agent: type[Agent[I, O]], input: I, /, *, run_id: str | None = None, tenant: str = "", timeout_s: float | None = None
+    ) -> O:
         """Run an agent here and now, durably, and return its result; its children run here too.
 
         With the id of a run that exists it attaches: an ended one answers from the store, one that another process runs is waited for.
@@ -217,9 +241,18 @@ class Runtime:
         return await self.handle(run_id, agent).result()
 
     async def submit(
-        self, agent: type[Agent[I, O]], input: I, /, *, run_id: str | None = None, tenant: str = "", priority: Priority = "normal",
-        delay_s: float = 0, key: str = "", timeout_s: float | None = None,
-    ) -> RunHandle[O]:  # fmt: skip
+        self,
+        agent: type[Agent[I, O]],
+        input: I,
+        /,
+        *,
+        run_id: str | None = None,
+        tenant: str = "",
+        priority: Priority = "normal",
+        delay_s: float = 0,
+        key: str = "",
+        timeout_s: float | None = None,
+    ) -> RunHandle[O]:
         """Store a run and queue it for any worker. The same id, agent and input again is the same run.
 
         Args:
@@ -230,7 +263,9 @@ class Runtime:
             RunConflict, InvalidInput: nothing was stored.
             QueueFull: the run is stored and is queued when there is room; submitting it again is safe.
         """
-        handles = await submission.submit(self, agent, {run_id: input}, tenant=tenant, priority=priority, delay_s=delay_s, key=key, timeout_s=timeout_s)
+        handles = await submission.submit(
+            self, agent, {run_id: input}, tenant=tenant, priority=priority, delay_s=delay_s, key=key, timeout_s=timeout_s
+        )
         return handles[0]
 
     async def submit_many(
@@ -248,9 +283,14 @@ class Runtime:
         return RunHandle(self.engine, self._hub, run_id, agent)
 
     async def runs(
-        self, *, agent: AnyAgent | str | None = None, tenant: str | None = None, status: Status | Sequence[Status] | None = None,
-        version: str | None = None, idle_s: float | None = None,
-    ) -> AsyncIterator[RunInfo]:  # fmt: skip
+        self,
+        *,
+        agent: AnyAgent | str | None = None,
+        tenant: str | None = None,
+        status: Status | Sequence[Status] | None = None,
+        version: str | None = None,
+        idle_s: float | None = None,
+    ) -> AsyncIterator[RunInfo]:
         """The stored runs that meet all conditions, in order of run_id, read in pages. `idle_s`: nothing happened for so long."""
         wanted = None if status is None else frozenset(_status(s) for s in ([status] if isinstance(status, str) else status))
         kind = agent if agent is None or isinstance(agent, str) else agent.name
@@ -277,12 +317,14 @@ class Runtime:
         """Serverless: one round of recovery (due timers, orphans, lost tickets). Returns how many tickets it put."""
         return await serverless.tick(self)
 
-    def verify(self, run_ids: Iterable[str] | None = None, /, *, agent: AnyAgent | str | None = None, limit: int = 1000) -> AsyncIterator[Verdict]:
+    def verify(
+        self, run_ids: Iterable[str] | None = None, /, *, agent: AnyAgent | str | None = None, limit: int = 1000
+    ) -> AsyncIterator[Verdict]:
         """Replay stored journals against today's code, also with results delivered in shuffled order. Nothing runs, nothing is written."""
         return verify(self, run_ids, agent if agent is None or isinstance(agent, str) else agent.name, limit)
 
     def sync(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a verb of this runtime from sync code: `runtime.sync(runtime.submit, Review, doc)`. Enters the runtime in a thread if need be."""
+        """Call a verb of this runtime from sync code: `runtime.sync(runtime.submit, Review, doc)`; opens it if nobody has."""
         return self._door.call(self, partial(fn, *args, **kwargs))
 
     def notify_sweeper(self) -> None:

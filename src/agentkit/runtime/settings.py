@@ -32,7 +32,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     max_crashes: int = Field(default=3, ge=1)  # one is chance, two are suspect (then it runs alone), three are the run's own
     stall_warn_s: float = Field(default=0.5, gt=0)  # every run of the process waits so long
     stall_limit_s: float = Field(default=60.0, gt=0)  # a loop that hangs longer does not come back: let others have its runs
-    log: Literal["text", "json", ""] = ""  # only `agentkit worker` configures logging; an app has its own
+    log: str = ""  # "json", "text", "debug", "json,debug": only `agentkit worker` configures logging; an app has its own
 
 
 def from_env(environ: Mapping[str, str] | None = None, **given: object) -> Settings:

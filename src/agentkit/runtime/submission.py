@@ -40,16 +40,24 @@ def new_run(runtime: Runtime, agent: AnyAgent, value: object, run_id: str | None
     if not 0 < len(run_id.encode("utf-8", "replace")) <= MAX_ID_BYTES or not run_id.isprintable():
         raise InvalidKey(run_id, f"a run_id is 1 to {MAX_ID_BYTES} bytes of printable text")
     return NewRun(
-        run_id=run_id, kind=agent.name, version=version, input=encode_input(agent, value), seed=secrets.randbits(63), keep_s=agent.keep_s,
-        trace=telemetry.inject(), **more,
-    )  # fmt: skip
+        run_id=run_id,
+        kind=agent.name,
+        version=version,
+        input=encode_input(agent, value),
+        seed=secrets.randbits(63),
+        keep_s=agent.keep_s,
+        trace=telemetry.inject(),
+        **more,
+    )
 
 
 def _deadline(runtime: Runtime, timeout_s: float | None) -> float | None:
     return None if timeout_s is None else runtime.clock.time() + timeout_s
 
 
-async def start_here(runtime: Runtime, agent: type[Agent[I, O]], value: I, *, run_id: str | None, tenant: str, timeout_s: float | None) -> str:
+async def start_here(
+    runtime: Runtime, agent: type[Agent[I, O]], value: I, *, run_id: str | None, tenant: str, timeout_s: float | None
+) -> str:
     """Create a run for this process, or find it; returns its id."""
     engine = runtime.engine
     if len(engine.locals) >= runtime.settings.max_waiting and engine.free() <= 0:
@@ -69,7 +77,15 @@ def _checked(run: NewRun, answer: str, row: Run | None) -> Run:
 
 
 async def submit(
-    runtime: Runtime, agent: type[Agent[I, O]], inputs: Mapping[Any, I], *, tenant: str, priority: Priority, delay_s: float = 0, key: str = "", timeout_s: float | None = None
+    runtime: Runtime,
+    agent: type[Agent[I, O]],
+    inputs: Mapping[Any, I],
+    *,
+    tenant: str,
+    priority: Priority,
+    delay_s: float = 0,
+    key: str = "",
+    timeout_s: float | None = None,
 ) -> list[RunHandle[O]]:
     """Create and queue runs in batches."""
     if priority not in PRIORITIES:
@@ -79,11 +95,19 @@ async def submit(
     with telemetry.span(telemetry.SUBMIT, {telemetry.AGENT: agent.name, telemetry.TENANT: tenant, telemetry.COUNT: len(inputs)}):
         runs = [
             new_run(
-                runtime, agent, value, run_id, pick(weights, str(run_id)) or agent.version, tenant=tenant, priority=PRIORITIES[priority], delay_s=delay_s,
-                key=key, deadline=deadline,
+                runtime,
+                agent,
+                value,
+                run_id,
+                pick(weights, str(run_id)) or agent.version,
+                tenant=tenant,
+                priority=PRIORITIES[priority],
+                delay_s=delay_s,
+                key=key,
+                deadline=deadline,
             )
             for run_id, value in inputs.items()
-        ]  # fmt: skip
+        ]
         for i in range(0, len(runs), BATCH):
             await _queue(runtime, runs[i : i + BATCH])
     return [runtime.handle(run.run_id, agent) for run in runs]
@@ -113,9 +137,19 @@ async def fork(runtime: Runtime, run_id: str, at: str, new_run_id: str | None) -
         steps = ", ".join(dict.fromkeys(e.key for e in entries if e.key)) or "none"
         raise InvalidKey(at, f"run {run_id!r} has no such step; it has: {steps}")
     run = NewRun(
-        run_id=new_run_id or f"{run_id}.fork-{uuid4().hex[:8]}", kind=row.kind, version=row.version, input=row.input, tenant=row.tenant,
-        priority=row.priority, key=row.key, seed=row.seed, keep_s=row.keep_s, trace=row.trace, meta=row.meta, entries=entries[:cut],
-    )  # fmt: skip
+        run_id=new_run_id or f"{run_id}.fork-{uuid4().hex[:8]}",
+        kind=row.kind,
+        version=row.version,
+        input=row.input,
+        tenant=row.tenant,
+        priority=row.priority,
+        key=row.key,
+        seed=row.seed,
+        keep_s=row.keep_s,
+        trace=row.trace,
+        meta=row.meta,
+        entries=entries[:cut],
+    )
     await _queue(runtime, [run])
     return run.run_id
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from agentkit.agents.base import AnyAgent
     from agentkit.clock import Clock
-    from agentkit.durable.execution import Limits
+    from agentkit.durable.execution import Limits, OnStep
     from agentkit.ports.queue import Ticket
     from agentkit.ports.records import Entry, EntryKind, NewRun, Run
     from agentkit.ports.runs import RunStore
@@ -58,7 +58,7 @@ class _DryHost:
 
     stale = False
     worker_id = ""
-    on_step = None
+    on_step: OnStep | None = None
 
     def __init__(self, runtime: Runtime) -> None:
         self.store: RunStore = runtime.store
@@ -124,7 +124,7 @@ async def _replay(runtime: Runtime, agent: AnyAgent, row: Run, entries: Sequence
     ex = Execution(_DryHost(runtime), row, claim, entries, (), store_now=runtime.clock.time(), lenient=lenient)
     ex.leaving = "park"
     if shuffle:
-        ex.shuffle = random.Random(f"{row.seed}/{shuffle}")  # noqa: S311 - repeats, so that a mismatch can be looked at again
+        ex.shuffle = random.Random(f"{row.seed}/{shuffle}")
     outcome = Outcome()
     with anyio.move_on_after(60) as scope:
         outcome = await run_agent(ex, agent)

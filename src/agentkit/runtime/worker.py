@@ -146,7 +146,9 @@ class Worker:
         engine = self._engine
         while True:
             await self._clock.sleep(engine.lease_s / 3)
-            leases = [h.lease for _, h in engine.active.values() if h.lease is not None] + [h.lease for h in engine.suspects if h.lease is not None]
+            leases = [h.lease for _, h in engine.active.values() if h.lease is not None] + [
+                h.lease for h in engine.suspects if h.lease is not None
+            ]
             if leases and engine.queue.holds_leases:
                 try:
                     await engine.queue.renew(leases, engine.lease_s)

@@ -37,7 +37,8 @@ Reopen = Callable[[], Awaitable[RunStore]]
 
 
 def new(run_id: str, **changes: Any) -> NewRun:
-    return NewRun(**{"run_id": run_id, "kind": KIND, "version": VERSION, "input": b'{"n": 1}', **changes})
+    fields: dict[str, Any] = {"kind": KIND, "version": VERSION, "input": b'{"n": 1}', **changes}
+    return NewRun(run_id=run_id, **fields)
 
 
 def entry(seq: int, body: bytes = b'"done"', **changes: Any) -> Entry:
@@ -56,7 +57,8 @@ def write(run: Run, written: Sequence[Entry] = (), **rest: Any) -> RunWrite:
 
 def parked(run: Run, **changes: Any) -> Release:
     """A park by somebody who has read the inbox as it stood at the claim."""
-    return Release(RunStatus.PARKED, **{"seen": run.inbox_seq, **changes})
+    fields: dict[str, Any] = {"seen": run.inbox_seq, **changes}
+    return Release(RunStatus.PARKED, **fields)
 
 
 def completed(result: bytes = b'"ok"') -> Release:

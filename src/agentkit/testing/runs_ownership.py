@@ -221,7 +221,11 @@ class OwnershipLaws(RunsBase):
         worker_id = await register(store)
         before = (await sweep(store)).beats[worker_id]
         backend = "trio" if "Trio" in type(anyio.lowlevel.current_token().native_token).__name__ else "asyncio"
-        await anyio.to_thread.run_sync(partial(anyio.run, store.beat, worker_id, backend=backend))
+
+        def beat_elsewhere() -> None:
+            anyio.run(store.beat, worker_id, backend=backend)
+
+        await anyio.to_thread.run_sync(beat_elsewhere)
         assert (await sweep(store)).beats[worker_id] != before
 
     async def test_a_crashed_run_goes_on_elsewhere(self, store: RunStore, second: RunStore) -> None:

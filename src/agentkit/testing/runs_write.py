@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
 import anyio
 import pytest
@@ -284,10 +286,10 @@ class WriteLaws(RunsBase):
         assert (await reap(again, worker_id)).taken_over[0].run_id == "run-1"
 
 
-async def cut_off(work: partial[object], turns: int) -> None:
+async def cut_off(work: Callable[[], Coroutine[Any, Any, object]], turns: int) -> None:
     """Start a call, and cancel it after so many turns of the event loop."""
     async with anyio.create_task_group() as group:
-        group.start_soon(work)  # type: ignore[arg-type]
+        group.start_soon(work)
         for _ in range(turns):
             await checkpoint()
         group.cancel_scope.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
 import anyio.lowlevel
@@ -53,7 +53,7 @@ class LocalRuntime(Runtime):
         self._crashes: dict[str, Literal["begin", "end"]] = {}
         self.crashed = 0
 
-    async def __aenter__(self) -> LocalRuntime:
+    async def __aenter__(self) -> Self:
         await super().__aenter__()
         self.engine.on_step = self._on_step
         return self
@@ -119,9 +119,13 @@ class LocalRuntime(Runtime):
 
 @asynccontextmanager
 async def runtime(
-    *, agents: Iterable[AnyAgent] = (), resources: Mapping[type[Any], object] | None = None, state: str = "memory://", worker: bool = True,
+    *,
+    agents: Iterable[AnyAgent] = (),
+    resources: Mapping[type[Any], object] | None = None,
+    state: str = "memory://",
+    worker: bool = True,
     settings: Settings | None = None,
-) -> AsyncIterator[LocalRuntime]:  # fmt: skip
+) -> AsyncIterator[LocalRuntime]:
     """A runtime for a test.
 
     Args:

@@ -1,0 +1,111 @@
+"""How many results a second become durable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+
+import anyio
+from pydantic_core import to_json
+
+from agentkit import Runtime
+from benchmarks.figures import Bar, Bench, Figure
+from benchmarks.raw import CommitPerStep, GroupCommit, JournalRow, journal_row
+from benchmarks.work import AT_ONCE, STEPS, Effects, Jittered, LockStep, RunAhead, advance, advance_slowly, bare, first_state, side_by_side, steps_a_second
+
+Write = Callable[[JournalRow], Awaitable[None]]
+
+
+def database(bench: Bench, name: str) -> Runtime:
+    return Runtime(
+        state=f"sqlite:///{bench.file(name)}", agents=[LockStep, Jittered, RunAhead, Effects], concurrency=AT_ONCE, limits="memory://", values="memory://"
+    )
+
+
+async def raw_steps_a_second(write: Write, *, runs: int, at_once: int, steps: int = STEPS) -> float:
+    """The same runs, each result sent to `write` and awaited."""
+    began = time.time_ns()
+
+    async def one(number: int) -> None:
+        state = first_state()
+        for seq in range(1, steps + 1):
+            state = await advance(state)
+            await write(journal_row(f"{began}/{number}", seq, to_json(state)))
+
+    return runs * steps / await side_by_side(runs, at_once, one)
+
+
+class LockStepRow:
+    """50 runs, each result durable before the run's next step begins."""
+
+    name = "lock-step"
+
+    def measure(self, bench: Bench) -> list[Figure]:
+        return anyio.run(self._measure, bench)
+
+    async def _measure(self, bench: Bench) -> list[Figure]:
+        runs = bench.size(200, 50)
+        with closing(CommitPerStep(bench.file("raw"))) as single, closing(GroupCommit(bench.file("group"))) as group:
+            async with database(bench, "lock-step") as runtime:
+                samples = await bench.alternate({
+                    "ours": lambda: steps_a_second(runtime, LockStep, runs=runs),
+                    "raw commit": lambda: raw_steps_a_second(single.write, runs=runs, at_once=AT_ONCE),
+                    "raw group": lambda: raw_steps_a_second(group.write, runs=runs, at_once=AT_ONCE),
+                    "effects": lambda: steps_a_second(runtime, Effects, runs=runs),
+                })  # fmt: skip
+        rates = {f"{name}/s": samples.median(name) for name in ("ours", "raw commit", "raw group")}
+        return [
+            Figure("50 runs in lock step / one raw commit per step", samples.ratio("ours", "raw commit"), "x", Bar(5, aim=8), rates),
+            Figure("the same / raw group commit (the ceiling)", samples.ratio("ours", "raw group"), "x"),
+            Figure(
+                "50 runs of effects (two durable entries a step) / one raw commit per step", samples.ratio("effects", "raw commit"), "x", None,
+                {"ours/s": samples.median("effects")},
+            ),
+        ]  # fmt: skip
+
+
+class JitterRow:
+    """The same with steps that sleep 0 to 5 ms."""
+
+    name = "jitter"
+
+    def measure(self, bench: Bench) -> list[Figure]:
+        return anyio.run(self._measure, bench)
+
+    async def _measure(self, bench: Bench) -> list[Figure]:
+        runs = bench.size(200, 50)
+
+        async def ceiling() -> float:
+            return runs * STEPS / await side_by_side(runs, AT_ONCE, lambda _: bare(STEPS, advance_slowly))
+
+        async with database(bench, "jitter") as runtime:
+            samples = await bench.alternate({"ours": lambda: steps_a_second(runtime, Jittered, runs=runs), "no store": ceiling})
+        rates = {f"{name}/s": samples.median(name) for name in ("ours", "no store")}
+        return [Figure("50 runs, steps of 0 to 5 ms / the same without a store", samples.ratio("ours", "no store"), "x", Bar(0.6), rates)]
+
+
+class OneAtATimeRow:
+    """One run after the other."""
+
+    name = "one-at-a-time"
+
+    def measure(self, bench: Bench) -> list[Figure]:
+        return anyio.run(self._measure, bench)
+
+    async def _measure(self, bench: Bench) -> list[Figure]:
+        runs, long = bench.size(20, 3), bench.size(200, 30)
+        with closing(CommitPerStep(bench.file("raw"))) as raw:
+            async with database(bench, "one") as runtime:
+                samples = await bench.alternate({
+                    "durable": lambda: steps_a_second(runtime, LockStep, runs=1, at_once=1, steps=long),
+                    "raw commit": lambda: raw_steps_a_second(raw.write, runs=1, at_once=1, steps=long),
+                    "run-ahead": lambda: steps_a_second(runtime, RunAhead, runs=runs, at_once=1),
+                    "short": lambda: steps_a_second(runtime, LockStep, runs=runs, at_once=1),
+                })  # fmt: skip
+        rates = {f"{name}/s": samples.median(name) for name in ("durable", "raw commit", "run-ahead", "short")}
+        return [
+            Figure("one run, each step durable / one raw commit per step", samples.ratio("durable", "raw commit"), "x", Bar(0.7), rates),
+            Figure("one run of 10 steps that run ahead, from call to result / one raw commit per step", samples.ratio("run-ahead", "raw commit"), "x", Bar(2)),
+            Figure("one run of 10 durable steps, from call to result / one raw commit per step", samples.ratio("short", "raw commit"), "x"),
+        ]  # fmt: skip

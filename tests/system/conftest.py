@@ -1,0 +1,54 @@
+"""Each system test has a file, processes and a side file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agentkit import Runtime, Settings
+from agentkit.testing.crash import Crew
+from tests.system.app import AGENTS, EFFECTS_FILE, Effects, lifespan
+
+LEASE_S = 1.0
+Opened = Callable[..., AbstractAsyncContextManager[Runtime]]
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """What is tested is processes; their event loop makes no difference."""
+    return "asyncio"
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/agents.db"
+
+
+@pytest.fixture
+def effects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Effects:
+    path = str(tmp_path / "effects.jsonl")
+    monkeypatch.setenv(EFFECTS_FILE, path)
+    return Effects(path)
+
+
+@pytest.fixture
+async def crew(tmp_path: Path, url: str, effects: Effects) -> AsyncIterator[Crew]:
+    async with Crew(tmp_path, "tests.system.app:runtime", url, lease_s=LEASE_S) as crew:
+        yield crew
+
+
+@pytest.fixture
+def opened(url: str, effects: Effects) -> Opened:
+    """A runtime in the test's own process, with the same short lease as the children."""
+    return lambda **given: open_runtime(url, **given)
+
+
+@asynccontextmanager
+async def open_runtime(url: str, *, lease_s: float = LEASE_S, worker: bool = False, **settings: object) -> AsyncIterator[Runtime]:
+    runtime = Runtime(state=url, agents=AGENTS, lifespan=lifespan, worker=worker, settings=Settings.model_validate({"lease_s": lease_s, "grace_s": 2.0, **settings}))
+    runtime.store.min_lease_s = lease_s  # the adapter's own is for slow machines; see `Crew`
+    async with runtime:
+        yield runtime

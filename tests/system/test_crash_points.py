@@ -1,0 +1,85 @@
+"""A worker that dies, or freezes for longer than a lease, at any point of a run: the run ends once, with the right result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+import pytest
+
+from agentkit import RunError, Runtime
+from agentkit.ports.records import Entry, EntryKind, Run, RunQuery, RunStatus
+from agentkit.testing.crash import Child, Crew, until
+from tests.system import proof
+from tests.system.app import PARTS, Charged, Effects, Journey, Nap, Slow, journey_of
+from tests.system.conftest import LEASE_S, Opened
+
+pytestmark = pytest.mark.timeout(120)
+
+POINTS = [
+    "before claim", "after claim", "before load", "after load",
+    "before step plan", "inside step plan", "after step plan",
+    "before write INTENT", "after write INTENT",
+    "before step charge", "inside step charge, after its effect", "after step charge", "after write RESULT",
+    "before write CHILD", "after write CHILD", "before create children", "after create children",
+    "before write PARKED", "after write PARKED",
+    "before step work", "after step work", "before tell", "after tell",
+    "before write SIGNAL", "after write SIGNAL",
+    "before write COMPLETED", "after write COMPLETED",
+    "before finish", "after finish", "before put", "after put", "before ticketed", "after ticketed",
+]  # fmt: skip
+ids = [f"journey/part#1/{i}" for i in range(PARTS)]
+
+
+async def submit_journey(runtime: Runtime) -> None:
+    handle = await runtime.submit(Journey, 5, run_id="journey")
+    await handle.signal(Journey.go, 7, id="go")
+
+
+async def ends_right(runtime: Runtime, effects: Effects) -> None:
+    """The journey ends as if nothing had happened, and its history keeps every law."""
+    assert await runtime.handle("journey", Journey).result(timeout_s=40) == journey_of(5, 7)
+    assert await proof.faults(runtime.store, ["journey", *ids], effects.lines()) == []
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_worker_killed_there_is_taken_over_and_the_run_ends_once(point: str, crew: Crew, opened: Opened, effects: Effects) -> None:
+    async with opened() as runtime:
+        await submit_journey(runtime)
+        worker = await crew.start(f"kill@{point}")
+        await worker.reached(point)
+        assert await worker.ended() == -9
+        async with opened(worker=True):
+            await ends_right(runtime, effects)
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_worker_frozen_there_longer_than_a_lease_writes_nothing_when_it_thaws(
+    point: str, crew: Crew, opened: Opened, effects: Effects
+) -> None:
+    async with opened(worker=True) as other, opened() as runtime:
+        other.engine.drain_all()  # it watches; the queue is left to the child
+        await submit_journey(runtime)
+        worker = await crew.start(f"stop@{point}")
+        await worker.reached(point)
+        await worker.stopped()
+        async with opened(worker=True):
+            await ends_right(runtime, effects)
+        before = await everything(runtime)
+        worker.go_on()
+        await thawed(worker)
+        assert await everything(runtime) == before
+        assert await proof.faults(runtime.store, ["journey", *ids], effects.lines()) == []
+
+
+async def everything(runtime: Runtime) -> list[tuple[Run, list[Entry]]]:
+    """All rows with their journals."""
+    rows = await runtime.store.list(RunQuery(limit=1000))
+    return [(row, await runtime.store.load(row.run_id, after=-1)) for row in rows]
+
+
+async def thawed(worker: Child) -> None:
+    """It has noticed that it was declared dead, has registered anew, and drains when it is told to."""
+    await anyio.sleep(LEASE_S / 2)
+    worker.terminate()
+    assert await worker.ended() == 0, worker.log()
