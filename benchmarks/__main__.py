@@ -16,8 +16,15 @@ from rich.console import Console
 from benchmarks import machine, table
 from benchmarks.figures import Bench, Figure, Row
 from benchmarks.rows.checkpoint import JitterRow, LockStepRow, OneAtATimeRow
+from benchmarks.rows.cpu import CpuRow
+from benchmarks.rows.history import GrowingRow
+from benchmarks.rows.latency import LatencyRow
+from benchmarks.rows.process import ImportRow, MemoryRow
+from benchmarks.rows.queue import QueueRow, RunsRow
 
-ROWS: tuple[Row, ...] = (LockStepRow(), JitterRow(), OneAtATimeRow())
+ROWS: tuple[Row, ...] = (
+    LockStepRow(), JitterRow(), OneAtATimeRow(), GrowingRow(), CpuRow(), QueueRow(), RunsRow(), LatencyRow(), ImportRow(), MemoryRow(),
+)  # fmt: skip
 FOLDER = Path(".bench")  # on the disk of the checkout: a folder for temporary files may be in memory, where a sync costs nothing
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+import time
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakValueDictionary
 
 import anyio
@@ -55,7 +55,9 @@ class SqliteSettings(BaseModel):
         known = set(cls.model_fields) - {"path"}
         for name in parsed.query:
             if name not in known:
-                raise InvalidSetting(name, parsed.query[name], f"no option of sqlite:// (known: {', '.join(sorted(known))}){nearest(name, known)}")
+                raise InvalidSetting(
+                    name, parsed.query[name], f"no option of sqlite:// (known: {', '.join(sorted(known))}){nearest(name, known)}"
+                )
         try:
             return cls.model_validate({"path": parsed.database, **parsed.query})
         except ValidationError as exc:
@@ -66,7 +68,7 @@ class SqliteSettings(BaseModel):
 class Database:
     """A file that is open, and who waits for its changes."""
 
-    _open: WeakValueDictionary[tuple[object, ...], Database] = WeakValueDictionary()
+    _open: ClassVar[WeakValueDictionary[tuple[object, ...], Database]] = WeakValueDictionary()
     _registry = threading.Lock()
 
     def __init__(self, path: str, busy_timeout_s: float) -> None:
@@ -77,6 +79,7 @@ class Database:
         self._waiting: dict[str, list[tuple[Any, anyio.Event]]] = {RUNS: [], QUEUE: []}
         self._lock = threading.Lock()
         self._foreign: int | None = None
+        self._next_look = 0.0
 
     @classmethod
     def attach(cls, settings: SqliteSettings, clock: Clock) -> Database:
@@ -87,7 +90,7 @@ class Database:
         with cls._registry:
             database = cls._open.get(key) or cls(path, settings.busy_timeout_s)
             if not database._users:
-                database._owner = Owner(path, connect(path, settings.busy_timeout_s, clock), database._committed)
+                database._owner = Owner(path, connect(path, settings.busy_timeout_s, clock), database.note)
             database._users += 1
             cls._open[key] = database
             return database
@@ -130,7 +133,8 @@ class Database:
             raise job.error
         return job.result  # type: ignore[return-value]
 
-    def _committed(self, topics: set[str]) -> None:
+    def note(self, topics: set[str]) -> None:
+        """Tell those who wait for a change. Called from any thread."""
         with self._lock:
             for topic in topics - {OTHER}:
                 self._changes[topic] += 1
@@ -166,11 +170,15 @@ class Database:
             poll_s = min(poll_s * 1.5, LAST_POLL_S)
 
     async def _look_abroad(self) -> None:
-        """Notice other processes' commits, which nobody announces."""
+        """Notice other processes' commits, which nobody announces. One look serves all who wait."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + FIRST_POLL_S
         found = await self.read(self._foreign_commits())
         before, self._foreign = self._foreign, found
         if found != before:
-            self._committed({RUNS, QUEUE})
+            self.note({RUNS, QUEUE})
 
     @staticmethod
     def _foreign_commits() -> Script[int]:

@@ -84,5 +84,7 @@ class SqliteDialect:
         for table in tables:
             # Appended here: SQLAlchemy learned this option after the oldest version that we support.
             statements.append(str(CreateTable(table).compile(dialect=sqlite.dialect())).rstrip() + (" STRICT" if self._strict else ""))
-            statements += [str(CreateIndex(index).compile(dialect=sqlite.dialect())) for index in sorted(table.indexes, key=lambda i: str(i.name))]
+            statements += [
+                str(CreateIndex(index).compile(dialect=sqlite.dialect())) for index in sorted(table.indexes, key=lambda i: str(i.name))
+            ]
         return statements

@@ -36,7 +36,8 @@ class JoinScripts:
             f"AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.run_id = runs.run_id AND id = ?) ORDER BY run_id{dialect.exclusive}"
         )
         self._ended = Statement(
-            f"SELECT run_id, parent_id, parent_key, status, holds_slot FROM runs WHERE notify = 1 AND {among} ORDER BY run_id{dialect.exclusive}"
+            "SELECT run_id, parent_id, parent_key, status, holds_slot FROM runs "
+            f"WHERE notify = 1 AND {among} ORDER BY run_id{dialect.exclusive}"
         )
         self._told = Statement(f"UPDATE runs SET notify = 2 WHERE {among}")
         self._count = Statement('UPDATE joins SET good = good + ?, bad = bad + ?, active = active - ? WHERE run_id = ? AND "key" = ?')
@@ -134,5 +135,3 @@ def tally(ended: Iterable[Sequence[Any]]) -> dict[tuple[str, str], list[int]]:
         counts[status != COMPLETED] += 1
         counts[2] += holds_slot
     return joins
-
-

@@ -43,7 +43,9 @@ class LineScripts:
             "INSERT INTO permits (name, holder, n, tenant, weight, turn, granted, expires_at) VALUES (?, ?, ?, ?, ?, ?, 0, ?)"
         )
         self._find = Statement(f"SELECT granted, turn, n FROM permits WHERE name = ? AND holder = ?{dialect.exclusive}")
-        self._ahead = Statement("SELECT coalesce(sum(weight), 0) FROM permits WHERE name = ? AND granted = 0 AND (turn < ? OR (turn = ? AND n <= ?))")
+        self._ahead = Statement(
+            "SELECT coalesce(sum(weight), 0) FROM permits WHERE name = ? AND granted = 0 AND (turn < ? OR (turn = ? AND n <= ?))"
+        )
         self._keep = Statement("UPDATE permits SET expires_at = ?, granted = ? WHERE name = ? AND holder = ?")
         self._leave = Statement("DELETE FROM permits WHERE name = ? AND holder = ?")
         self._used = Statement("SELECT coalesce(sum(weight), 0) FROM permits WHERE name = ? AND granted = 1")
@@ -64,7 +66,7 @@ class LineScripts:
 class SemaphoreScripts(LineScripts):
     """Permits that are leased."""
 
-    def acquire(self, name: str, holder: str, permits: int, weight: int, lease_s: float, tenant: str) -> Script[Grant]:
+    def acquire(self, name: str, holder: str, *, permits: int, weight: int, lease_s: float, tenant: str) -> Script[Grant]:
         now = yield from self._dialect.now()
         yield self._expire(name, now)
         needed = yield from self._wait(name, holder, tenant, weight, now + lease_s)
@@ -101,10 +103,12 @@ class BucketScripts(LineScripts):
         self._reserved = Statement(f'SELECT amount, settled FROM reservations WHERE name = ? AND "key" = ?{dialect.exclusive}')
         self._reserve = Statement('INSERT INTO reservations (name, "key", amount, settled, at) VALUES (?, ?, ?, 0, ?)')
         self._settle = Statement('UPDATE reservations SET settled = 1 WHERE name = ? AND "key" = ?')
-        self._old = Statement(f'SELECT name, "key" FROM reservations WHERE at <= ? ORDER BY at LIMIT {FORGOTTEN_AT_ONCE}{dialect.exclusive}')
+        self._old = Statement(
+            f'SELECT name, "key" FROM reservations WHERE at <= ? ORDER BY at LIMIT {FORGOTTEN_AT_ONCE}{dialect.exclusive}'
+        )
         self._forget = Statement('DELETE FROM reservations WHERE name = ? AND "key" = ?')
 
-    def reserve(self, name: str, key: str, amount: float, rate_per_s: float, burst: float, tenant: str) -> Script[Grant]:
+    def reserve(self, name: str, key: str, amount: float, *, rate_per_s: float, burst: float, tenant: str) -> Script[Grant]:
         now = yield from self._dialect.now()
         yield self._expire(BUCKET + name, now)
         level = yield from self._level(name, now, rate_per_s, burst)
@@ -160,7 +164,8 @@ class SqlLimits(SqlPort):
         """Take `weight` of `permits`, or a place in the line. Raises `InvalidLimit` when `weight` can never fit."""
         if not 1 <= weight <= permits:
             raise InvalidLimit(name, weight, permits)
-        return await self.database.write(self._semaphores.acquire(SEMAPHORE + name, holder, permits, weight, lease_s, tenant), sync=False)
+        script = self._semaphores.acquire(SEMAPHORE + name, holder, permits=permits, weight=weight, lease_s=lease_s, tenant=tenant)
+        return await self.database.write(script, sync=False)
 
     async def renew(self, name: str, holders: Sequence[str], lease_s: float) -> list[bool]:
         """False: that holder's lease ran out and its permits may be another's."""
@@ -174,7 +179,8 @@ class SqlLimits(SqlPort):
         """Take `amount` tokens now, once per `key`, or learn when to ask again. Raises `InvalidLimit` when `amount` > `burst`."""
         if not 0 <= amount <= burst:
             raise InvalidLimit(name, amount, burst)
-        return await self.database.write(self._buckets.reserve(name, key, amount, rate_per_s, burst, tenant), sync=False)
+        script = self._buckets.reserve(name, key, amount, rate_per_s=rate_per_s, burst=burst, tenant=tenant)
+        return await self.database.write(script, sync=False)
 
     async def settle(self, name: str, key: str, actual: float) -> None:
         """Book what `key` really used against what it reserved. A key that reserved nothing, or too long ago, is let be."""

@@ -52,7 +52,9 @@ class SqlQueue(SqlPort):
 
     async def finish(self, leases: Sequence[Lease]) -> list[bool]:
         """Take delivered tickets out of the queue. False: another has it, or nobody."""
-        return await self.database.write(self._scripts.finish(leases), sync=False, topic=QUEUE if any(one.ticket.key for one in leases) else "")
+        return await self.database.write(
+            self._scripts.finish(leases), sync=False, topic=QUEUE if any(one.ticket.key for one in leases) else ""
+        )
 
     async def give_back(self, leases: Sequence[Lease], *, delay_s: float = 0.0) -> list[bool]:
         """Make them ready again as they were: the delivery does not count, the place in the line is kept."""

@@ -68,20 +68,23 @@ class QueueScripts:
         self._expired = Statement(f"{row} FROM tickets WHERE state = 1 AND due <= ? ORDER BY due LIMIT ?{before}")
         self._due = Statement(f"{row} FROM tickets WHERE state = 2 AND due <= ? ORDER BY due LIMIT ?{before}")
         self._next_due = Statement(
-            "SELECT min(due) FROM (SELECT min(due) AS due FROM tickets WHERE state = 1 UNION ALL SELECT min(due) FROM tickets WHERE state = 2) t"
+            "SELECT min(due) FROM "
+            "(SELECT min(due) AS due FROM tickets WHERE state = 1 UNION ALL SELECT min(due) FROM tickets WHERE state = 2) soonest"
         )
         self._renew = Statement(f"UPDATE tickets SET due = ? WHERE {among_n}")
         self._delete = Statement(f"DELETE FROM tickets WHERE {among_n}")
         self._twin = Statement(f"SELECT n, deliveries, due FROM tickets WHERE state <> 1 AND id = ?{before}")
         self._place = Statement("UPDATE tickets SET state = ?, due = ?, deliveries = ? WHERE n = ?")
-        self._key_leased = Statement("SELECT 1 FROM tickets WHERE \"key\" <> '' AND \"key\" = ? AND state = 1 LIMIT 1")
-        self._key_head = Statement("SELECT min(n) FROM tickets WHERE \"key\" <> '' AND \"key\" = ? AND state IN (0, 3)")
+        self._key_leased = Statement('SELECT 1 FROM tickets WHERE "key" <> \'\' AND "key" = ? AND state = 1 LIMIT 1')
+        self._key_head = Statement('SELECT min(n) FROM tickets WHERE "key" <> \'\' AND "key" = ? AND state IN (0, 3)')
         self._to_front = Statement("UPDATE tickets SET state = 0 WHERE n = ? AND state = 3")
-        self._behind = Statement("UPDATE tickets SET state = 3 WHERE \"key\" <> '' AND \"key\" = ? AND state = 0 AND n <> ?")
+        self._behind = Statement('UPDATE tickets SET state = 3 WHERE "key" <> \'\' AND "key" = ? AND state = 0 AND n <> ?')
         # Found by the index of ids, which begin with the run's: an index of its own would cost every ticket.
         self._of_run = Statement(f"{row} FROM tickets WHERE state <> 1 AND id >= ? AND id < ? AND run_id = ?{before}")
         self._forget_dead = Statement(f"DELETE FROM dead_tickets WHERE {among_id}")
-        self._die = Statement(f"INSERT INTO dead_tickets ({TICKET}, id, served, reason, deliveries, died_at) VALUES ({', '.join('?' * 13)})")
+        self._die = Statement(
+            f"INSERT INTO dead_tickets ({TICKET}, id, served, reason, deliveries, died_at) VALUES ({', '.join('?' * 13)})"
+        )
         self._dead = Statement(
             f"SELECT {TICKET}, reason, deliveries, died_at FROM dead_tickets WHERE (kind = coalesce(?, kind) OR served = ?) "
             "ORDER BY died_at, id LIMIT ?"
@@ -107,7 +110,9 @@ class QueueScripts:
 
     def _add(self, new: Iterable[tuple[Ticket, int, float]], now: float, due: float, *, bounded: bool) -> Script[None]:
         """Insert (ticket, deliveries, put at) at the end of their lines, but for those that have an undelivered copy."""
-        fresh = {one[0].id: one for one in reversed(list(new))}
+        fresh: dict[str, tuple[Ticket, int, float]] = {}
+        for one in new:
+            fresh.setdefault(one[0].id, one)
         for (twin,) in (yield self._twins(self._dialect.listed(fresh))):
             del fresh[twin]
         if not fresh:
@@ -118,7 +123,7 @@ class QueueScripts:
         turns: dict[tuple[str, int], float] = {}
         rows: list[tuple[object, ...]] = []
         keys: set[str] = set()
-        for n, (ticket, deliveries, put_at) in enumerate(reversed(fresh.values()), state.last_n + 1):
+        for n, (ticket, deliveries, put_at) in enumerate(fresh.values(), state.last_n + 1):
             line = ticket.tenant, min(max(ticket.priority, 0), 2)
             if line not in turns:
                 turns[line] = yield from self._begin(line, state)
@@ -152,8 +157,8 @@ class QueueScripts:
         for priority in range(3):
             waiting: list[list[Sequence[Any]]] = []
             for kind in kinds:
-                waiting.append((yield self._candidates(kind, priority, n)))
-            lines.append(in_turn(waiting) if len(waiting) > 1 else [row for line in waiting for row in line])
+                waiting += [(yield self._candidates(kind, priority, n))]
+            lines.append(in_turn(waiting))
         if not any(lines):
             [(due,)] = yield self._next_due()
             return [], None if due is None else max(0.0, due - now)
@@ -225,9 +230,7 @@ class QueueScripts:
             yield from self._drop(held.values(), undelivered=False)
             yield self._forget_dead(self._dialect.listed(row.ticket.id for row in held.values()))
             dead = [row.ticket for row in held.values()]
-            yield self._die.many(
-                [(*t, t.id, t.served_by, reason, row.deliveries, now) for t, row in zip(dead, held.values(), strict=True)]
-            )
+            yield self._die.many([(*t, t.id, t.served_by, reason, row.deliveries, now) for t, row in zip(dead, held.values(), strict=True)])
         return _told(leases, held)
 
     def _holds(self, leases: Sequence[Lease]) -> Script[dict[int, Row]]:
@@ -264,7 +267,10 @@ class QueueScripts:
             counts.setdefault(served, [0, 0, 0, 0])[(0, 2, 1, 3)[place]] += count
             if put_at is not None:
                 oldest[served] = min(put_at, oldest.get(served, put_at))
-        return {served: Depth(*count, max(0.0, now - oldest.get(served, now))) for served, count in counts.items()}
+        return {
+            served: Depth(count[0], count[1], count[2], count[3], max(0.0, now - oldest.get(served, now)))
+            for served, count in counts.items()
+        }
 
     def dead(self, kind: str | None, limit: int) -> Script[list[DeadTicket]]:
         return [DeadTicket(Ticket(*row[:8]), *row[8:]) for row in (yield self._dead(kind, kind, limit))]

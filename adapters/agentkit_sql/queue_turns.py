@@ -79,6 +79,8 @@ def _of_one_priority(lines: Sequence[list[Sequence[Any]]], n: int, state: QueueS
     return chosen, state._replace(waiting=state.waiting - len(chosen), turns=tuple(turns))
 
 
-def in_turn(lines: Iterable[Iterable[Sequence[Any]]]) -> list[Sequence[Any]]:
+def in_turn(lines: Sequence[list[Sequence[Any]]]) -> list[Sequence[Any]]:
     """Several lines, each in order of (turn, n), as one."""
+    if len(lines) == 1:
+        return lines[0]
     return list(merge(*lines, key=itemgetter(-2, -1)))

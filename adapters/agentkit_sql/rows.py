@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 READY, RUNNING, PARKED, COMPLETED = RunStatus.READY, RunStatus.RUNNING, RunStatus.PARKED, RunStatus.COMPLETED
 CANCELLED, BURIED = RunStatus.CANCELLED, RunStatus.BURIED
 WINDOW, DELAY, CANCEL = "window", "delay", "cancel"
-"""What a run waits for that never started: its turn among its siblings, its time. A message does not start it, only `CANCEL` strikes it."""
+"""What a run waits for that never started: its turn among its siblings, its time. A message does not start it, but `CANCEL` ends it."""
 
 COLUMNS = ", ".join(f'"{column}"' for column in runs.c.keys())  # noqa: SIM118  a column collection is no mapping
 _FIELDS = (
-    "run_id, kind, version, status, owner, fence, wake, inbox_seq, ticketed_at IS NOT NULL, crashes, priority, tenant, \"key\", parent_id, "
-    "parent_key, idx, notify = 1, depth, seed, deadline, wake_at, waiting_for, keep_s, input, result, trace, meta, created_at, updated_at, expires_at"
+    'run_id, kind, version, status, owner, fence, wake, inbox_seq, ticketed_at IS NOT NULL, crashes, priority, tenant, "key", parent_id, '
+    "parent_key, idx, notify = 1, depth, seed, deadline, wake_at, waiting_for, keep_s, input, result, trace, meta, created_at, updated_at, "
+    "expires_at"
 )
-TICKET = "run_id, kind, version, wake, tenant, priority, \"key\", trace"
+TICKET = 'run_id, kind, version, wake, tenant, priority, "key", trace'
 """The columns of a `Ticket`, in its order."""
 
 TO_TELL = (
@@ -41,7 +42,9 @@ def select_runs(where: str) -> str:
 
 def to_run(row: Sequence[Any]) -> Run:
     """A row of `select_runs`."""
-    return Run(*row[:3], RunStatus(row[3]), *row[4:8], bool(row[8]), *row[9:16], bool(row[16]), *row[17:])
+    fields = list(row)
+    fields[3], fields[8], fields[16] = RunStatus(row[3]), bool(row[8]), bool(row[16])
+    return Run(*fields)
 
 
 def to_tickets(rows: Iterable[Sequence[Any]]) -> list[Ticket]:

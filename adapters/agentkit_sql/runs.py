@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from agentkit.clock import SYSTEM
 from agentkit.ports.records import Entry
-from agentkit_sql.database import OTHER, RUNS, SqliteSettings, SqlPort
+from agentkit_sql.database import RUNS, SqliteSettings, SqlPort
 from agentkit_sql.dialect import SqliteDialect, Statement
 from agentkit_sql.joins import JoinScripts
 from agentkit_sql.rows import Changes, select_runs, to_run
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         RunWrite,
         Signalled,
         Swept,
+        WorkerRow,
         Written,
     )
     from agentkit_sql.dialect import Script
@@ -101,7 +102,10 @@ class SqlRuns(SqlPort):
     async def sweep(self, reap: Mapping[str, int], *, max_crashes: int, lost_after_s: float, limit: int) -> Swept:
         """One bounded round of recovery, in one transaction."""
         script = self._sweeping.sweep(reap, max_crashes=max_crashes, lost_after_s=lost_after_s, limit=limit)
-        return await self.database.write(script, sync=False, topic=OTHER)
+        swept = await self.database.write(script, sync=False)
+        if swept.taken_over:
+            self.database.note({RUNS})
+        return swept
 
     async def ticketed(self, tickets: Sequence[Ticket]) -> None:
         """Note that these tickets were put."""
@@ -114,6 +118,10 @@ class SqlRuns(SqlPort):
     async def revive(self, run_id: str) -> Ticket | None:
         """BURIED -> READY with its crashes forgotten."""
         return await self.database.write(self._sweeping.revive(run_id), sync=True, topic=RUNS)
+
+    async def workers(self) -> list[WorkerRow]:
+        """The workers that nobody declared dead."""
+        return await self.database.read(self._sweeping.workers())
 
     async def get(self, run_ids: Sequence[str]) -> list[Run | None]:
         """The runs, in the order asked."""
@@ -168,7 +176,9 @@ class ReadScripts:
         }
         asked = {condition: value for condition, value in conditions.items() if value is not None}
         where = " AND ".join(asked) or "1 = 1"
-        rows = yield Statement(f"{select_runs(where)} ORDER BY {'idx, run_id' if by_idx else 'run_id'} LIMIT ?")(*asked.values(), query.limit)
+        rows = yield Statement(f"{select_runs(where)} ORDER BY {'idx, run_id' if by_idx else 'run_id'} LIMIT ?")(
+            *asked.values(), query.limit
+        )
         return [to_run(row) for row in rows]
 
 

@@ -90,9 +90,9 @@ def _row(run: NewRun, now: float, *, in_window: bool) -> tuple[object, ...]:
         status, wake_at, waiting_for = PARKED, now + run.delay_s, DELAY
     ticketed_at = now if run.held else None
     return (
-        run.run_id, run.kind, run.version, int(status), None, 1 if run.entries else 0, 0, 0, ticketed_at, 0, run.priority, run.tenant, run.key,
-        run.parent_id, run.parent_key, run.idx, 0 if in_window else 1, 0, run.depth, run.seed, run.deadline, wake_at, waiting_for, run.keep_s, run.trace, run.meta,
-        now, now, None, run.input, b"",
+        run.run_id, run.kind, run.version, int(status), None, 1 if run.entries else 0, 0, 0, ticketed_at, 0, run.priority, run.tenant,
+        run.key, run.parent_id, run.parent_key, run.idx, 0 if in_window else 1, 0, run.depth, run.seed, run.deadline, wake_at, waiting_for,
+        run.keep_s, run.trace, run.meta, now, now, None, run.input, b"",
     )  # fmt: skip
 
 
@@ -101,4 +101,3 @@ def _created(run: NewRun, stored: Run, *, new: bool) -> Created:
         return Created("created", stored)
     same = stored.kind == run.kind and stored.input == run.input
     return Created("exists" if same else "conflict", stored)
-

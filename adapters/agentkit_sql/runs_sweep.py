@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from agentkit.errors import WorkerFenced
-from agentkit.ports.records import Beat, Swept, TakenOver
+from agentkit.ports.records import Beat, Swept, TakenOver, WorkerRow
 from agentkit_sql.dialect import Statement
 from agentkit_sql.rows import BURIED, TICKET, Changes, to_tickets
 
@@ -30,12 +30,14 @@ class SweepScripts:
         self._first_beat = Statement(dialect.or_ignore("beats", "worker_id, beat, kinds, host, at"))
         self._beat = Statement("UPDATE beats SET beat = beat + 1, at = ? WHERE worker_id = ?")
         self._moved = Statement(
-            "SELECT run_id FROM runs WHERE owner = ? AND EXISTS (SELECT 1 FROM inbox WHERE inbox.run_id = runs.run_id AND taken_seq IS NULL)"
+            "SELECT run_id FROM runs WHERE owner = ? AND EXISTS "
+            "(SELECT 1 FROM inbox WHERE inbox.run_id = runs.run_id AND taken_seq IS NULL)"
         )
         self._forget_beat = Statement("DELETE FROM beats WHERE worker_id = ?")
         self._stopped = Statement("DELETE FROM beats WHERE worker_id = ? AND beat = ?")
         self._dead = Statement("UPDATE workers SET dead = 1, died_at = ? WHERE worker_id = ? AND dead = 0")
         self._beats = Statement("SELECT worker_id, beat FROM beats")
+        self._present = Statement("SELECT worker_id, kinds, host, beat FROM beats ORDER BY worker_id")
         self._orphans = Statement(
             f"SELECT run_id, owner, crashes FROM workers CROSS JOIN runs ON owner = worker_id WHERE dead = 1 LIMIT ?{before}"
         )
@@ -44,7 +46,9 @@ class SweepScripts:
             f"WHERE {among}"
         )
         self._crashed = Statement(f"UPDATE runs SET crashes = crashes + 1 WHERE {among}")
-        self._due = Statement(f"SELECT run_id FROM runs WHERE status = 3 AND wake_at IS NOT NULL AND wake_at <= ? ORDER BY wake_at LIMIT ?{before}")
+        self._due = Statement(
+            f"SELECT run_id FROM runs WHERE status = 3 AND wake_at IS NOT NULL AND wake_at <= ? ORDER BY wake_at LIMIT ?{before}"
+        )
         self._next_due = Statement("SELECT min(wake_at) FROM runs WHERE status = 3 AND wake_at IS NOT NULL")
         self._unticketed = Statement(f"SELECT {TICKET} FROM runs WHERE status = 1 AND ticketed_at IS NULL LIMIT ?")
         self._lost = Statement(f"SELECT {TICKET} FROM runs WHERE status = 1 AND ticketed_at < ? ORDER BY ticketed_at LIMIT ?")
@@ -55,8 +59,8 @@ class SweepScripts:
         self._ticketed = Statement("UPDATE runs SET ticketed_at = ? WHERE run_id = ? AND wake = ? AND status = 1")
         self._idle = Statement(f"SELECT 1 FROM runs WHERE run_id = ? AND status IN (1, 3){before}")
         self._revive = Statement(
-            "UPDATE runs SET status = 1, crashes = 0, wake = wake + 1, ticketed_at = NULL, waiting_for = '', result = ?, expires_at = NULL, "
-            "notify = CASE notify WHEN 1 THEN 0 ELSE notify END, updated_at = ? WHERE run_id = ? AND status = 7"
+            "UPDATE runs SET status = 1, crashes = 0, wake = wake + 1, ticketed_at = NULL, waiting_for = '', result = ?, "
+            "expires_at = NULL, notify = CASE notify WHEN 1 THEN 0 ELSE notify END, updated_at = ? WHERE run_id = ? AND status = 7"
         )
         self._expired = Statement(f"SELECT run_id FROM runs WHERE expires_at <= ? ORDER BY expires_at LIMIT ?{before}")
         self._family = Statement(
@@ -121,6 +125,9 @@ class SweepScripts:
                 yield self._crashed(self._dialect.listed([run.run_id]))
                 yield from self._changes.end([run.run_id], BURIED, _crash_loop(run.crashes), now)
         return taken_over
+
+    def workers(self) -> Script[list[WorkerRow]]:
+        return [WorkerRow(*row) for row in (yield self._present())]
 
     def ticketed(self, tickets: Sequence[Ticket]) -> Script[None]:
         now = yield from self._dialect.now()

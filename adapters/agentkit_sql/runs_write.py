@@ -106,9 +106,10 @@ class WriteScripts:
             if not follows(entries, last):
                 return Written("lost", held[2])
             if entries[0].seq <= last:
-                entries = yield from self._not_yet_there(write, last)
-                if entries is None:
+                missing = yield from self._not_yet_there(write, last)
+                if missing is None:
                     return Written("lost", held[2])
+                entries = missing
             rows += [(run_id, seq, fence, *rest[:8]) for seq, *rest in entries]
         return Written("ok", held[2])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import REAL, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
@@ -12,12 +12,14 @@ from agentkit_sql.dialect import Statement
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from sqlalchemy.types import TypeEngine
+
     from agentkit_sql.dialect import Script, SqliteDialect
 
 metadata = MetaData()
 
 
-def _table(name: str, key: str, /, **columns: type[Text] | type[Integer] | type[REAL] | type[LargeBinary]) -> Table:
+def _table(name: str, key: str, /, **columns: type[TypeEngine[Any]]) -> Table:
     """Columns whose type is written as `Text`, …; a name that ends in `_` may be NULL (the `_` is dropped)."""
     keys = key.split()
     made = [

@@ -7,24 +7,24 @@ caller is told, so one connection serves asyncio, trio and several loops at once
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 
-from agentkit.errors import AgentKitError, InvalidSetting, StoreCorrupt, StoreRefused, StoreUnavailable
+from agentkit.errors import AgentKitError, InvalidSetting, StoreBusy, StoreCorrupt, StoreRefused, StoreUnavailable
 from agentkit_sql.dialect import MANY, ROWS, SqliteDialect
 from agentkit_sql.schema import migrate
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # not POSIX: every process checkpoints
-    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from agentkit.clock import Clock
@@ -73,7 +73,9 @@ def translated(exc: BaseException, path: str) -> BaseException:
         sqlite3.SQLITE_READONLY: "the file has become read-only: check its owner and mode",
         sqlite3.SQLITE_CANTOPEN: "the file cannot be opened: check its folder and the limit of open files",
     }
-    return StoreUnavailable(path, f"{exc}" + (f" ({ways_out[code]})" if code in ways_out else ""))
+    # All but a failing disk are told before the commit, and what is not committed is rolled back.
+    error = StoreBusy if code in ways_out and code != sqlite3.SQLITE_IOERR else StoreUnavailable
+    return error(path, f"{exc}" + (f" ({ways_out[code]})" if code in ways_out else ""))
 
 
 def connect(path: str, busy_timeout_s: float, clock: Clock) -> sqlite3.Connection:
@@ -98,7 +100,10 @@ def connect(path: str, busy_timeout_s: float, clock: Clock) -> sqlite3.Connectio
     except BaseException as exc:
         if connection is not None:
             connection.close()
-        if isinstance(exc, sqlite3.Error) and getattr(exc, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        if isinstance(exc, sqlite3.Error) and getattr(exc, "sqlite_errorcode", 0) & 0xFF in (
+            sqlite3.SQLITE_READONLY,
+            sqlite3.SQLITE_CANTOPEN,
+        ):
             raise InvalidSetting("url", path, f"a SQLite file that this process may write, in such a folder too ({exc})") from exc
         raise translated(exc, path) from exc
     return connection
@@ -144,15 +149,16 @@ class Checkpointer:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._lock: IO[bytes] | None = None
+        self._lock: int | None = None
         self._elected = False
 
     def stand(self, connection: sqlite3.Connection) -> None:
         """Become the one if nobody is."""
         if self._elected:
             return
-        if fcntl is not None and sqlite3.sqlite_version_info < FREE_CHECKPOINTS_SINCE:
-            self._lock = self._lock or Path(self._path + "-checkpointer").open("ab")
+        if sys.platform != "win32" and sqlite3.sqlite_version_info < FREE_CHECKPOINTS_SINCE:
+            if self._lock is None:
+                self._lock = os.open(f"{self._path}-checkpointer", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -162,7 +168,7 @@ class Checkpointer:
 
     def resign(self) -> None:
         if self._lock is not None:
-            self._lock.close()
+            os.close(self._lock)
 
 
 class Owner:
@@ -243,36 +249,35 @@ class Owner:
 
     def _transact(self, jobs: list[Job[Any]]) -> None:
         """All of `jobs` in one transaction; an error undoes its own job, one that ends the transaction fails them all."""
-        connection = self._connection
         try:
-            self._begin(full=any(job.sync for job in jobs))
-            if len(jobs) == 1:
-                self._run(jobs[0])
-                if jobs[0].error is not None:
-                    connection.execute("ROLLBACK") if connection.in_transaction else None
-                    return
-            else:
-                for job in jobs:
-                    connection.execute("SAVEPOINT job")
-                    self._run(job)
-                    if job.error is not None:
-                        if not connection.in_transaction:
-                            raise job.error  # a full disk and its like undo the whole transaction
-                        connection.execute("ROLLBACK TO job")
-                    connection.execute("RELEASE job")
-            connection.execute("COMMIT")
+            self._carry_out(jobs)
         except BaseException as exc:  # noqa: BLE001  as in _run
             told = self._told(exc)
             for job in jobs:
                 job.error = job.error or told
             with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
+                self._connection.execute("ROLLBACK")
             return
         self._on_commit({job.topic for job in jobs if job.error is None})
         self._commits += 1
         if not self._commits % COMMITS_BETWEEN_ELECTIONS:
             with suppress(OSError, sqlite3.Error):
-                self._checkpointer.stand(connection)
+                self._checkpointer.stand(self._connection)
+
+    def _carry_out(self, jobs: list[Job[Any]]) -> None:
+        connection, alone = self._connection, len(jobs) == 1
+        self._begin(full=any(job.sync for job in jobs))
+        for job in jobs:
+            if not alone:
+                connection.execute("SAVEPOINT job")
+            self._run(job)
+            if job.error is not None:
+                if alone or not connection.in_transaction:  # a full disk and its like undo the whole transaction
+                    raise job.error
+                connection.execute("ROLLBACK TO job")
+            if not alone:
+                connection.execute("RELEASE job")
+        connection.execute("COMMIT")
 
     def _begin(self, *, full: bool) -> None:
         # The log's order carries the prefix: what is committed without a sync reaches the disk with the next one, before it.

@@ -53,7 +53,7 @@ class ValueScripts:
         self._insert = Statement('INSERT INTO documents ("key", value, version, expires_at) VALUES (?, ?, ?, ?)')
         self._update = Statement('UPDATE documents SET value = ?, version = ?, expires_at = ? WHERE "key" = ?')
         self._delete = Statement('DELETE FROM documents WHERE "key" = ?')
-        self._removed = Statement('UPDATE documents SET version = ? WHERE "key" = \'\' AND version < ?')
+        self._removed = Statement("UPDATE documents SET version = ? WHERE \"key\" = '' AND version < ?")
         self._scan = Statement(
             f'SELECT "key", value, version FROM documents WHERE {live} AND "key" >= ? AND "key" > ? ORDER BY "key" LIMIT ?'
         )

@@ -199,9 +199,8 @@ def test_the_doctor_names_what_no_live_worker_serves(app: Any, monkeypatch: pyte
     done = agentkit("doctor", "--json")
     assert done.exit_code == 1
     found = json.loads(done.stdout)
-    assert "no live worker serves review@3: 1 wait for one" in [
-        finding["says"] for finding in found["findings"] if finding["level"] == "fail"
-    ]
+    failed = [finding["says"] for finding in found["findings"] if finding["level"] == "fail"]
+    assert failed == ["no live worker serves review@3: 1 wait for one"]
     sources = {setting["name"]: setting["source"] for setting in found["settings"]}
     assert (sources["state"], sources["lease_s"], sources["concurrency"]) == ("AGENTKIT_STATE", "AGENTKIT_LEASE_S", "default")
     assert {"python", "packages", "file system", "disk", "sqlite", "store"} <= {finding["what"] for finding in found["findings"]}

@@ -14,7 +14,7 @@ from tests.system import proof
 from tests.system.app import PARTS, Charged, Effects, Journey, Nap, Slow, journey_of
 from tests.system.conftest import LEASE_S, Opened
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.blocks_the_loop("steps note their effects in one call, in the loop, so that a kill leaves all of a line or nothing")]
 
 POINTS = [
     "before claim", "after claim", "before load", "after load",

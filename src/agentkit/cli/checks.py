@@ -98,7 +98,7 @@ def stopped(holders: Iterable[Holder]) -> list[Finding]:
 
 
 def workers(found: Sequence[Worker], waiting: Mapping[str, int], *, looked_s: float) -> list[Finding]:
-    """Who is there, and what waits for nobody. `waiting` counts tickets and READY runs by `name@version`."""
+    """Who is there, and what waits for nobody. `waiting` counts READY runs by `name@version`."""
     living = [worker for worker in found if worker.beating]
     findings: list[Finding] = []
     if living:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from agentkit.runtime.runtime import Runtime
 
 PACKAGES = ("agentkit-async", "anyio", "pydantic", "opentelemetry-api", "tenacity", "sqlalchemy")
-READY_PAGE = 1_000
+READY_PAGE, READY_PAGES = 1_000, 20  # enough to see which agents nobody serves
 
 
 @click.command("doctor", short_help="Look for what is wrong with this machine, these settings, this store.")
@@ -106,18 +106,23 @@ async def about_store(runtime: Runtime) -> list[Finding]:
         if sqlite is not None and runtime.settings.state.startswith("sqlite"):
             findings.append(checks.sqlite(str(sqlite.sqlite_version)))
         depths = await runtime.tickets.depth()
-        waiting = Counter({kind: depth.ready + depth.delayed for kind, depth in depths.items()})
-        for kind, count in (await ready_runs(runtime)).items():
-            waiting[kind] = max(waiting[kind], count)
+        waiting = await ready_runs(runtime)
         looked_s = runtime.settings.lease_s / 2
         findings += checks.workers(await watched(runtime, looked_s), waiting, looked_s=looked_s)
         return findings + checks.dead_letters({kind: depth.dead for kind, depth in depths.items()})
 
 
 async def ready_runs(runtime: Runtime) -> Counter[str]:
-    """READY runs by name@version: a run may be ready while its ticket is still to be put. One page: it is a question of any or none."""
-    ready = await runtime.store.list(RunQuery(status=frozenset({RunStatus.READY}), limit=READY_PAGE))
-    return Counter(f"{run.kind}@{run.version}" for run in ready)
+    """READY runs by name@version. They are the truth: a ticket may be stale, or still to be put."""
+    found: Counter[str] = Counter()
+    after = ""
+    for _ in range(READY_PAGES):
+        page = await runtime.store.list(RunQuery(status=frozenset({RunStatus.READY}), after=after, limit=READY_PAGE))
+        found.update(f"{run.kind}@{run.version}" for run in page)
+        if len(page) < READY_PAGE:
+            break
+        after = page[-1].run_id
+    return found
 
 
 async def watched(runtime: Runtime, looked_s: float) -> list[checks.Worker]:

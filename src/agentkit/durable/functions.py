@@ -25,7 +25,7 @@ class Function:
         self.name = getattr(target, "__qualname__", type(target).__qualname__)
         self.is_async = inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__)
         hints = _hints(target)
-        self.wants_context = _first_hint(target, hints) in context_types
+        self.wants_context = _first_hint(fn, hints) in context_types
         self.codec = codec_of(_result(hints), self.name)
 
 
@@ -97,10 +97,10 @@ def _result(hints: dict[str, Any]) -> Any:
     return None if isinstance(declared, typing.TypeVar) else declared
 
 
-def _first_hint(target: Any, hints: dict[str, Any]) -> Any:
-    """The annotation of the first parameter that a caller passes."""
+def _first_hint(fn: Any, hints: dict[str, Any]) -> Any:
+    """The annotation of the first parameter that a caller passes: not one that a partial has filled."""
     try:
-        names = list(inspect.signature(target).parameters)
+        names = list(inspect.signature(fn).parameters)
     except (TypeError, ValueError):
         return None
     if names and names[0] == "self":

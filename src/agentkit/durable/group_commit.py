@@ -387,7 +387,8 @@ def _split(write: RunWrite) -> list[RunWrite]:
     for entry in write.entries:
         is_last = entry is write.entries[-1]
         takes = [t for t in write.takes if t[1] == entry.seq]
+        clear = write.clear_crashes and entry.kind == EntryKind.RESULT
         out.append(
-            RunWrite(write.run_id, write.fence, [entry], takes, write.joins if is_last else (), False, write.release if is_last else None)
+            RunWrite(write.run_id, write.fence, [entry], takes, write.joins if is_last else (), clear, write.release if is_last else None)
         )
     return out

@@ -179,7 +179,10 @@ def _keep(ex: Execution, call: Call, attempt: int, began: float, value: Any) -> 
         if len(body) > ex.host.limits.max_entry_bytes:  # asked here too: the hot path saves a call and a string
             ex.check_size(f"the result of step {call.key!r}", body)
         value = call.codec.decode(body, call.key)
-    except (NotSerialisable, EntryTooLarge) as exc:
+    except NotSerialisable as exc:
+        named = NotSerialisable(f"the result of step {call.key!r}", exc.path, exc.problem)
+        raise _failed(ex, call, attempt, began, named) from exc
+    except EntryTooLarge as exc:
         raise _failed(ex, call, attempt, began, exc) from exc
     took_us = int((time.perf_counter() - began) * 1e6)
     ex.journal.append(EntryKind.RESULT, call.key, body, attempt=attempt, fp=call.fp, took_us=took_us)
@@ -265,6 +268,10 @@ async def _ask(ex: Execution, call: Call, record: Record) -> Done[Any] | None:
         ex.take(message, EntryKind.ERROR, call.key, body, fp=call.fp)
         raise StepError("EffectFailed", "an operator said that it failed", call.key, ex.run.run_id)
     body = PLAIN.encode(said.get("result"), call.key)
-    value = call.codec.decode(body, call.key)
+    try:
+        value = call.codec.decode(body, call.key)
+    except NotSerialisable as exc:  # the operator's slip is not the run's failure: say so to whoever follows it, and ask again
+        ex.take(message, EntryKind.PROGRESS, call.key, PLAIN.encode({"refused": str(exc)}, call.key))
+        return await _ask(ex, call, record)
     ex.take(message, EntryKind.RESULT, call.key, body, fp=call.fp)
     return Done(value)

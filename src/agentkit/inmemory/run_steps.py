@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agentkit.errors import WorkerFenced
 from agentkit.inmemory.run_rows import JoinState, Row, RunTable, ticket_for
-from agentkit.ports.records import Beat, Claimed, Created, Run, RunStatus, Signalled, Swept, TakenOver, Written
+from agentkit.ports.records import Beat, Claimed, Created, Run, RunStatus, Signalled, Swept, TakenOver, WorkerRow, Written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,13 +33,19 @@ class RunSteps:
         self._alive: dict[str, bool] = {}
         """Every worker that ever registered: a dead one is remembered, since dead is final."""
         self._beats: dict[str, int] = {}
+        self._says: dict[str, tuple[str, str]] = {}
+        """What each worker serves, and where it is."""
 
     def _row(self, run_id: str) -> Row | None:
         return self._table.rows.get(run_id)
 
-    def _register(self, worker_id: str) -> None:
+    def _register(self, worker_id: str, kinds: str, host: str) -> None:
         if self._alive.setdefault(worker_id, True):
             self._beats.setdefault(worker_id, 0)
+            self._says.setdefault(worker_id, (kinds, host))
+
+    def _workers(self) -> list[WorkerRow]:
+        return [WorkerRow(worker_id, *self._says[worker_id], beat) for worker_id, beat in sorted(self._beats.items())]
 
     def _beat(self, worker_id: str) -> Beat | None:
         if not self._is_alive(worker_id):
@@ -57,6 +63,7 @@ class RunSteps:
     def _declare_dead(self, worker_id: str) -> None:
         self._alive[worker_id] = False
         self._beats.pop(worker_id, None)
+        self._says.pop(worker_id, None)
 
     def _may_create(self, parent: ParentClaim) -> bool:
         row = self._row(parent.run_id)

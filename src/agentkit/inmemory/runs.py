@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         RunQuery,
         RunWrite,
         Swept,
+        WorkerRow,
         Written,
     )
 
@@ -74,7 +75,7 @@ class InMemoryRuns(RunSteps):
     async def register(self, worker_id: str, kinds: str, host: str) -> None:
         await checkpoint()
         with self._lock:
-            self._register(worker_id)
+            self._register(worker_id, kinds, host)
 
     async def beat(self, worker_id: str) -> Beat | None:
         await checkpoint()
@@ -177,6 +178,11 @@ class InMemoryRuns(RunSteps):
                 return None
             self._table.change(row, crashes=0, result=b"", expires_at=None, notify=False)
             return self._wake(row)
+
+    async def workers(self) -> list[WorkerRow]:
+        await checkpoint()
+        with self._lock:
+            return self._workers()
 
     async def get(self, run_ids: Sequence[str]) -> list[Run | None]:
         await checkpoint()

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, JsonValue
 from agentkit.durable.codec import PLAIN
 from agentkit.errors import RunNotFound
 from agentkit.ports.records import EntryKind
+from agentkit.runtime.hub import POLL_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -103,7 +104,7 @@ class EventStream:
 
     async def _follow(self) -> AsyncIterator[StatusChanged | StepEvent | Progress]:
         after = self._after
-        with self._hub.watch(self._run_id) as watcher:
+        with self._hub.watch(self._run_id, journal=True) as watcher:
             while True:
                 (row,) = await self._store.get([self._run_id])
                 if row is None:
@@ -116,4 +117,4 @@ class EventStream:
                         yield event
                 if row.status.ended:
                     return
-                await watcher.next(1.0)
+                await watcher.next(POLL_S)

@@ -18,6 +18,7 @@ from agentkit.errors import InvalidInput, NotSerialisable, RunBuried, RunCancell
 from agentkit.ports.records import EntryKind, RunStatus
 from agentkit.runtime.activation import PUBLIC
 from agentkit.runtime.events import EventStream, Status
+from agentkit.runtime.hub import POLL_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,17 +121,17 @@ class RunHandle(Generic[O_co]):
         clock = self._engine.clock
         began, reminded = clock.monotonic(), 0.0
         with self._hub.watch(self._run_id) as watcher:
-            while True:
-                row = await self._row()
-                if row.status.ended:
-                    return self._value(row)
+            row = await self._row()
+            while not row.status.ended:
                 waited = clock.monotonic() - began
                 if timeout_s is not None and waited >= timeout_s:
                     raise TimeoutError(f"run {self._run_id!r} has not ended within {timeout_s:g} s; it goes on")
                 if waited - reminded >= (REMIND_S if reminded else self._engine.lease_s):
                     reminded = waited
                     await self._remind(row)
-                await watcher.next(1.0 if timeout_s is None else min(1.0, timeout_s - waited))
+                if await watcher.next(POLL_S if timeout_s is None else min(POLL_S, timeout_s - waited)):
+                    row = await self._row()
+            return self._value(row)
 
     def _value(self, row: Run) -> O_co:
         if row.status != RunStatus.COMPLETED:

@@ -1,4 +1,4 @@
-"""Wakes those who wait for runs: one waiter on the store for the whole process, however many handles wait."""
+"""Wakes those who wait for runs: one waiter on the store for the whole process, and one read for all of them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,44 @@ from agentkit.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from agentkit.clock import Clock
+    from agentkit.ports.records import Run
     from agentkit.ports.runs import RunStore
 
 POLL_S = 1.0  # what a missed notification costs at most
 PAUSE_S = 0.02  # between two rounds: under load the waiters look fifty times a second, not at every commit
+PAGE = 500  # runs of one read
+
+
+class Watcher:
+    """One who waits for news of a run. With `journal` every change of the store is news, else a change of the run's row."""
+
+    __slots__ = ("event", "journal", "row")
+
+    def __init__(self, *, journal: bool) -> None:
+        self.journal = journal
+        self.event = anyio.Event()
+        self.row: Run | None = None
+
+    async def next(self, timeout_s: float | None = None) -> bool:
+        """Wait for news; False when the time is up."""
+        with anyio.move_on_after(timeout_s):
+            await self.event.wait()
+        came = self.event.is_set()
+        self.event = anyio.Event()
+        return came
 
 
 class Hub:
     """`watch` a run and be woken when something about it may have changed; then look for yourself."""
 
-    def __init__(self, store: RunStore, clock: Clock) -> None:
-        self._store, self._clock = store, clock
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
         self._watchers: dict[str, set[Watcher]] = {}
         self._wanted = anyio.Event()
 
     @contextmanager
-    def watch(self, run_id: str) -> Iterator[Watcher]:
-        watcher = Watcher()
+    def watch(self, run_id: str, *, journal: bool = False) -> Iterator[Watcher]:
+        watcher = Watcher(journal=journal)
         self._watchers.setdefault(run_id, set()).add(watcher)
         self._wanted.set()
         try:
@@ -54,28 +74,24 @@ class Hub:
                 self._wanted = anyio.Event()
                 await self._wanted.wait()
             try:
-                seen = await self._store.changed(token, POLL_S)
+                token = await self._store.changed(token, POLL_S)
+                await self._look()
             except StoreError:
                 await anyio.sleep(POLL_S)
-                continue
-            if seen != token:
-                token = seen
-                self.poke(list(self._watchers))
             await anyio.sleep(PAUSE_S)
 
+    async def _look(self) -> None:
+        watched = list(self._watchers)
+        for i in range(0, len(watched), PAGE):
+            page = watched[i : i + PAGE]
+            for run_id, row in zip(page, await self._store.get(page), strict=True):
+                for watcher in self._watchers.get(run_id, ()):
+                    _show(watcher, row)
 
-class Watcher:
-    """One who waits. `next` returns when there may be news."""
 
-    __slots__ = ("event",)
-
-    def __init__(self) -> None:
-        self.event = anyio.Event()
-
-    async def next(self, timeout_s: float | None = None) -> bool:
-        """Wait for news; False when the time is up."""
-        with anyio.move_on_after(timeout_s):
-            await self.event.wait()
-        came = self.event.is_set()
-        self.event = anyio.Event()
-        return came
+def _show(watcher: Watcher, row: Run | None) -> None:
+    """Wake a watcher if this row is news to it."""
+    before = watcher.row
+    watcher.row = row
+    if watcher.journal or row is None or before is None or (row.status, row.fence, row.wake) != (before.status, before.fence, before.wake):
+        watcher.event.set()

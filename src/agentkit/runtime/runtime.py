@@ -155,7 +155,7 @@ class Runtime:
 
     async def _start(self, tasks: anyio.abc.TaskGroup, resources: Mapping[type[Any], object]) -> None:
         self._tasks = tasks
-        self._hub = Hub(self.store, self.clock)
+        self._hub = Hub(self.store)
         self._answers = Answers(self.tickets)
         self._stall = StallWatch(warn_s=self.settings.stall_warn_s)
         self._engine = engine = Engine(

@@ -163,7 +163,8 @@ class CreationLaws(RunsBase):
         await start(store, "neighbour", parent.worker_id)
         # Only one of the two runs is freed here: the other still shows its dead owner.
         await reap(store, parent.worker_id, limit=1)
-        assert await store.create(parent.new_children(), parent=parent.claim) == [("refused", None)]
+        for run_id in ("parent", "neighbour"):
+            assert await store.create([new("child", parent_id=run_id)], parent=parent.claim._replace(run_id=run_id)) == [("refused", None)]
 
     async def test_no_child_is_created_while_a_cancel_of_its_parent_waits(self, store: RunStore, second: RunStore) -> None:
         parent = await family(store, 2)

@@ -16,6 +16,7 @@ from agentkit.testing.contract import Advance, race
 from agentkit.testing.runs_base import (
     KIND,
     SERVES,
+    VERSION,
     RunsBase,
     claim,
     completed,
@@ -155,6 +156,14 @@ class OwnershipLaws(RunsBase):
         with pytest.raises(WorkerFenced):
             await store.write(worker_id, [write(run, [entry(1)])])
         assert worker_id not in (await sweep(second)).beats
+
+    async def test_the_living_workers_are_listed_with_what_they_serve(self, store: RunStore, second: RunStore) -> None:
+        names = [await register(store), await register(second)]
+        for row in await second.workers():
+            assert (row.worker_id in names, row.kinds, row.host) == (True, f"{KIND}@{VERSION}", "host-1")
+        assert sorted(row.worker_id for row in await store.workers()) == sorted(names)
+        await store.retire(names[0])
+        assert [row.worker_id for row in await second.workers()] == names[1:]
 
     async def test_who_never_registered_cannot_beat(self, store: RunStore) -> None:
         assert await store.beat("nobody") is None

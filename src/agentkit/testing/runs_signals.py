@@ -150,9 +150,11 @@ class SignalLaws(RunsBase):
     async def test_a_park_that_races_a_signal_never_sleeps_through_it(self, store: RunStore, second: RunStore) -> None:
         for number in range(20):
             worker_id, run = await start(store, f"run-{number}")
-            await race(
-                partial(store.write, worker_id, [write(run, release=parked(run))]), partial(second.signal, run.run_id, "m", "topic", b"")
-            )
+            both: list[Callable[[], Awaitable[object]]] = [
+                partial(store.write, worker_id, [write(run, release=parked(run))]),
+                partial(second.signal, run.run_id, "m", "topic", b""),
+            ]
+            await race(*(both if number % 2 else both[::-1]))
             after = await get(store, run.run_id)
             assert (after.status, len(await store.inbox(run.run_id))) in {(RunStatus.RUNNING, 1), (RunStatus.READY, 1)}
 
@@ -204,7 +206,10 @@ class CancelLaws(RunsBase):
             run_id = f"run-{number}"
             await create(store, run_id)
             worker_id = await register(store)
-            answer, signalled = await race(partial(try_claim, store, worker_id, run_id), partial(second.signal, run_id, "c", "cancel", b""))
+            cancel = partial(second.signal, run_id, "c", "cancel", b"")
+            both: list[Callable[[], Awaitable[object]]] = [partial(try_claim, store, worker_id, run_id), cancel]
+            outcomes = await race(*(both if number % 2 else both[::-1]))
+            answer, signalled = outcomes if number % 2 else outcomes[::-1]
             assert isinstance(signalled, Signalled)
             assert signalled.answer == "accepted"
             assert signalled.ended_now == (answer == "ended")

@@ -1,0 +1,113 @@
+"""A reviewer with a human in it: children, a signal with a time limit, an effect with a probe, submit in bulk, the sync door."""
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from agentkit import Agent, Context, Done, Need, Outcomes, Runtime, Signal, SignalTimeout, StepContext
+
+DAY = 86_400.0
+
+
+class Document(BaseModel):
+    id: str
+    path: Path
+
+
+class Clause(BaseModel):
+    id: str
+    text: str
+
+
+class Verdict(BaseModel):
+    clause: str
+    risk: str
+
+
+class Report(BaseModel):
+    verdicts: list[Verdict]
+    approved_by: str | None
+
+
+class Approval(BaseModel):
+    by: str
+    ok: bool
+
+
+def read_pdf(path: Path) -> list[Clause]:  # sync: runs on a thread
+    return [Clause(id="1", text=path.name)]
+
+
+async def judge(step: StepContext, clause: Clause) -> Verdict:
+    await step.progress({"clause": clause.id})
+    return Verdict(clause=clause.id, risk="low")
+
+
+class Archive:
+    async def store(self, doc: str, verdicts: list[Verdict]) -> str:
+        return f"{doc}:{len(verdicts)}"
+
+    async def find(self, doc: str, verdicts: list[Verdict]) -> Done[str] | None:
+        return Done(doc) if verdicts else None
+
+
+class ReviewClause(Agent[Clause, Verdict]):
+    async def run(self, ctx: Context, clause: Clause) -> Verdict:
+        return await ctx.step("judge", judge, clause)
+
+
+class Review(Agent[Document, Report]):
+    version = "3"
+    continues = ("2",)
+    keep_s = 365 * DAY
+    approval = Signal(Approval)
+
+    async def run(self, ctx: Context, doc: Document) -> Report:
+        clauses = await ctx.step("read", read_pdf, doc.path)
+        verdicts = await ctx.map("review", ReviewClause, clauses, key=lambda c: c.id, max_parallel=8)
+        by: str | None = None
+        if any(v.risk == "high" for v in verdicts):
+            try:
+                approval = await ctx.wait_for(self.approval, timeout_s=7 * DAY)
+            except SignalTimeout:
+                approval = Approval(by="policy", ok=False)
+            by = approval.by
+        archive = ctx.get(Archive)
+        await ctx.step("file", archive.store, doc.id, verdicts, effect="ask", probe=archive.find, timeout_s=30)
+        return Report(verdicts=verdicts, approved_by=by)
+
+
+class Panel(Agent[Clause, int]):
+    async def run(self, ctx: Context, clause: Clause) -> int:
+        outcomes: Outcomes[Verdict] = await ctx.join({"a": ReviewClause.of(clause), "b": ReviewClause.of(clause)}, need=Need.at_least(1, within_s=60))
+        both: dict[str, Verdict] = await ctx.join({"a": ReviewClause.of(clause)})
+        return len(outcomes.good) + len(both)
+
+
+async def nightly(runtime: Runtime, folder: Path) -> None:
+    docs = {f"acme/{p.stem}": Document(id=p.stem, path=p) for p in folder.glob("*.pdf")}
+    handles = await runtime.submit_many(Review, docs, tenant="acme", priority="low")
+    print(len(handles))
+
+
+async def approve(runtime: Runtime, run_id: str, by: str) -> None:
+    await runtime.handle(run_id, Review).signal(Review.approval, Approval(by=by, ok=True), id=f"{run_id}:{by}")
+
+
+async def follow(runtime: Runtime, run_id: str) -> Report:
+    handle = runtime.handle(run_id, Review)
+    async with handle.events(after=3) as events:
+        async for event in events:
+            match event.type:
+                case "status":
+                    print(event.status)
+                case "step":
+                    print(event.step, event.phase)
+                case "progress":
+                    print(event.data)
+    return await handle.result(timeout_s=10)
+
+
+def django_view(runtime: Runtime, doc: Document) -> str:
+    handle = runtime.sync(runtime.submit, Review, doc, tenant="acme")
+    return handle.run_id
