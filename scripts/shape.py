@@ -67,8 +67,14 @@ def named(node: ast.AST) -> Iterator[str]:
 
 
 def imports(tree: ast.Module, known: set[str]) -> set[str]:
-    """Known modules that this one loads when it is imported."""
-    return {name for node in at_import(tree) for name in named(node) if name in known}
+    """Known modules that this one needs when it is imported: of `from a import b` the module a.b, or a where b is a name in it."""
+    return {name for node in at_import(tree) for name in _needed(node, known)}
+
+
+def _needed(node: ast.AST, known: set[str]) -> set[str]:
+    names = [name for name in named(node) if name in known]
+    deeper = {name for name in names if not isinstance(node, ast.ImportFrom) or name != node.module}
+    return deeper or set(names)
 
 
 def in_file(path: Path, tree: ast.Module, text: str) -> Iterator[str]:

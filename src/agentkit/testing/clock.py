@@ -35,6 +35,12 @@ class FakeClock:
         """Seconds this clock was moved on so far; a step of the wall clock alone does not count."""
         return self._elapsed
 
+    @property
+    def sleepers(self) -> int:
+        """How many sleep now."""
+        with self._lock:
+            return sum(not waiter.event.is_set() for _, _, waiter in self._sleepers)
+
     async def sleep(self, seconds: float) -> None:
         """Until the clock was moved on by `seconds`."""
         if seconds <= 0:
