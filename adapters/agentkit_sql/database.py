@@ -84,7 +84,10 @@ class Database:
     @classmethod
     def attach(cls, settings: SqliteSettings, clock: Clock) -> Database:
         """Open the file, or share what is open. Blocks; each call needs its `detach`."""
-        path = os.path.realpath(settings.path)
+        try:
+            path = os.path.realpath(settings.path)
+        except ValueError as exc:
+            raise InvalidSetting("url", settings.path, f"not the path of a file: {exc}") from exc
         # A child of fork() has the registry but not the threads.
         key = (os.getpid(), path, settings.busy_timeout_s)
         with cls._registry:

@@ -191,7 +191,7 @@ class Owner:
             self._refuse_rest()
 
     def stop(self) -> None:
-        """Do what is queued, then close the connection. Blocks."""
+        """Do what is queued, then close the connection. Blocks; a second call does nothing."""
         self._queue.put(None)
         self._thread.join()
 

@@ -43,9 +43,9 @@ async def holds(law: str, kind: type[InMemoryRuns]) -> bool:
 
 
 def _parameter_sets(test: Any) -> Iterator[dict[str, object]]:
-    marks = [mark.args for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]
+    marks: list[tuple[Any, Any]] = [mark.args for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]
     for values in product(*(rows for _, rows in marks)):
         given: dict[str, object] = {}
         for (names, _), value in zip(marks, values, strict=True):
-            given |= zip(names, value, strict=True) if isinstance(names, tuple) else {names: value}
+            given |= {names: value} if isinstance(names, str) else zip(names, value, strict=True)
         yield given

@@ -20,7 +20,7 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import BaseModel
 
 from agentkit.errors import AmbiguousStep
 
@@ -62,7 +62,6 @@ def short_name(key: str) -> str:
 
 
 _PLAIN: tuple[tuple[type | tuple[type, ...], Callable[[Any], object]], ...] = (
-    ((SecretStr, SecretBytes), lambda v: f"<{type(v).__name__}>"),
     (BaseModel, lambda v: v.model_dump(mode="json")),
     (enum.Enum, lambda v: v.value),
     ((datetime, date, time), lambda v: v.isoformat()),
@@ -75,6 +74,8 @@ _PLAIN: tuple[tuple[type | tuple[type, ...], Callable[[Any], object]], ...] = (
 
 def _plain(value: object) -> object:
     """What stands for a value in a fingerprint. Secrets and objects of the app by their type: their content is not the call's identity."""
+    if hasattr(value, "get_secret_value"):  # pydantic's secrets; naming their types would import half of it
+        return f"<{type(value).__name__}>"
     for types, plain in _PLAIN:
         if isinstance(value, types):
             return plain(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, Field
 
 from agentkit.durable.codec import PLAIN
 from agentkit.errors import RunNotFound
@@ -15,16 +15,21 @@ from agentkit.runtime.hub import POLL_S
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from pydantic import JsonValue
+
     from agentkit.ports.records import Entry
     from agentkit.ports.runs import RunStore
     from agentkit.runtime.hub import Hub
+
+if not TYPE_CHECKING:
+    JsonValue = Any  # at run time it is only shown, and pydantic's own name for it takes long to import
 
 Status: TypeAlias = Literal["queued", "running", "waiting", "done", "failed", "cancelled", "buried"]
 Phase: TypeAlias = Literal["started", "finished", "failed", "retrying"]
 ENDED = frozenset({"done", "failed", "cancelled", "buried"})
 
 
-class Event(BaseModel, frozen=True):
+class Event(BaseModel, frozen=True, defer_build=True):
     """`offset` is the place in the run's journal: go on after it with `handle.events(after=offset)`."""
 
     offset: int
@@ -32,7 +37,7 @@ class Event(BaseModel, frozen=True):
     run_id: str
 
 
-class StatusChanged(Event, frozen=True):
+class StatusChanged(Event, frozen=True, defer_build=True):
     """The run waits, runs again after a wait or a take-over, or has ended."""
 
     type: Literal["status"] = "status"
@@ -41,7 +46,7 @@ class StatusChanged(Event, frozen=True):
     worker: str | None = None
 
 
-class StepEvent(Event, frozen=True):
+class StepEvent(Event, frozen=True, defer_build=True):
     """A step started (effects only: others are not announced), finished or failed."""
 
     type: Literal["step"] = "step"
@@ -50,7 +55,7 @@ class StepEvent(Event, frozen=True):
     attempt: int = 1
 
 
-class Progress(Event, frozen=True):
+class Progress(Event, frozen=True, defer_build=True):
     """What a step told with `step.progress(…)`."""
 
     type: Literal["progress"] = "progress"

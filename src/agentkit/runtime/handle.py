@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from uuid import uuid4
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel
 
 from agentkit import telemetry
 from agentkit.agents.base import output_codec
@@ -23,6 +23,8 @@ from agentkit.runtime.hub import POLL_S
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic import JsonValue
+
     from agentkit.agents.base import AnyAgent, Signal
     from agentkit.ports.records import Run
     from agentkit.runtime.engine import Engine
@@ -35,7 +37,7 @@ log = logging.getLogger("agentkit.runtime")
 REMIND_S = 60.0
 
 
-class RunInfo(BaseModel, frozen=True):
+class RunInfo(BaseModel, frozen=True, defer_build=True):
     """A run at a glance."""
 
     run_id: str

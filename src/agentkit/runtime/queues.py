@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agentkit.runtime.runtime import Runtime
 
 
-class DeadTicket(BaseModel, frozen=True):
+class DeadTicket(BaseModel, frozen=True, defer_build=True):
     """A run that was given up, with the reason."""
 
     run_id: str

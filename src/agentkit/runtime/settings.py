@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PREFIX = "AGENTKIT_"
 
 
-class Settings(BaseModel, frozen=True, extra="forbid"):
+class Settings(BaseModel, frozen=True, extra="forbid", defer_build=True):
     """All of them. `AGENTKIT_<NAME>` sets one; an unknown `AGENTKIT_*` fails, for a typo must not pass silently."""
 
     state: str = "memory://"  # the first run of a newcomer needs no file and no server

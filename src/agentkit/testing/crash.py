@@ -88,10 +88,11 @@ class Child:
         """Wait until it has said that it is at a point; where it is stopped there, until it stands still."""
 
         async def look() -> bool:
-            if point in self.said:
-                return True
-            assert self.code is None, f"the child ended ({self.code}) before {point!r}; it said {self.said}:\n{self.log()}"
-            return False
+            gone = self.code is not None
+            if gone:
+                await anyio.to_thread.run_sync(self._reader.join)
+            assert point in self.said or not gone, f"the child ended ({self.code}) before {point!r}; it said {self.said}"
+            return point in self.said
 
         try:
             await until(f"child at {point!r}", look)

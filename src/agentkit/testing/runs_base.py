@@ -145,6 +145,13 @@ async def crash(store: RunStore, run_id: str, **options: Any) -> Swept:
     return await reap(store, worker_id, **options)
 
 
+async def the_ticket(store: RunStore, run_id: str) -> Ticket:
+    """The one ticket that a sweep finds now, of this run."""
+    tickets = (await sweep(store)).tickets
+    assert run_ids(tickets) == [run_id]
+    return tickets[0]
+
+
 def run_ids(tickets: Iterable[Ticket]) -> list[str]:
     return [ticket.run_id for ticket in tickets]
 

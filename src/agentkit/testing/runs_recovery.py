@@ -29,6 +29,7 @@ from agentkit.testing.runs_base import (
     start,
     statuses,
     sweep,
+    the_ticket,
     try_claim,
     write,
     write_one,
@@ -116,11 +117,10 @@ class TakeOverLaws(RunsBase):
 
     async def test_the_ticket_of_a_run_taken_over_is_not_that_of_its_dead_owner(self, store: RunStore) -> None:
         await create(store, "run-1")
-        [old] = (await sweep(store)).tickets
+        old = await the_ticket(store, "run-1")
         await store.ticketed([old])
-        swept = await crash(store, "run-1")
-        [ticket] = swept.tickets
-        assert ticket.run_id == "run-1"
+        await crash(store, "run-1")
+        ticket = await the_ticket(store, "run-1")
         # The dead owner's ticket may still be on lease: noted again, it must not pass for the new one.
         assert ticket.id != old.id
         await store.ticketed([old])

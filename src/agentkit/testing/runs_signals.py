@@ -30,6 +30,7 @@ from agentkit.testing.runs_base import (
     start,
     statuses,
     sweep,
+    the_ticket,
     try_claim,
     write,
     write_one,
@@ -160,20 +161,19 @@ class SignalLaws(RunsBase):
 
     async def test_a_ticket_noted_late_leaves_the_next_wake_its_own(self, store: RunStore) -> None:
         await create(store, "run-1")
-        [ticket] = (await sweep(store)).tickets
+        ticket = await the_ticket(store, "run-1")
         worker_id = await register(store)
         run = await claim(store, worker_id, "run-1")
         await release(store, worker_id, run, parked(run))
         await store.signal("run-1", "m", "topic", b"")
         await store.ticketed([ticket])
-        [again] = (await sweep(store)).tickets
-        assert again.run_id == "run-1"
+        again = await the_ticket(store, "run-1")
         # While the old ticket still waits, a queue drops a copy of it: the new one must be another.
         assert again.id != ticket.id
 
     async def test_a_ticket_says_what_the_run_is(self, store: RunStore) -> None:
         await create(store, "run-1", tenant="acme", priority=2, key="customer 7", trace="00-4bf92f35-01")
-        [ticket] = (await sweep(store)).tickets
+        ticket = await the_ticket(store, "run-1")
         assert ticket._replace(wake=0) == ("run-1", "review", "3", 0, "acme", 2, "customer 7", "00-4bf92f35-01")
 
 
