@@ -9,9 +9,11 @@ import math
 import pstats
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from rich.status import Status
 
 from benchmarks import machine, table
 from benchmarks.figures import Bench, Figure, Row
@@ -47,6 +49,10 @@ def measure(row: Row, bench: Bench, *, profile: bool) -> list[Figure]:
     return figures
 
 
+def say(status: Status, row: Row, text: str) -> None:
+    status.update(f"{row.name}: {text}")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Measure and print; 1 when a figure is no number. A missed bar is printed, not punished: machines that are busy miss bars."""
     options = arguments(argv)
@@ -61,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
             for row in chosen:
                 here = folder / row.name
                 here.mkdir()
-                bench = Bench(here, quick=options.quick, say=lambda text, row=row: status.update(f"{row.name}: {text}"))
+                bench = Bench(here, quick=options.quick, say=partial(say, status, row))
                 measured[row.name] = measure(row, bench, profile=options.profile)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
-Unit: TypeAlias = Literal["x", "us", "ms", "MB", "/s"]
+Unit: TypeAlias = Literal["x", "us", "ms", "MB", "/s", ""]
 Contender: TypeAlias = Callable[[], Awaitable[float]]
 """One turn of a contender; answers its rate, or whatever the row compares."""
 

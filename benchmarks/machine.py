@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import sqlite3
 from pathlib import Path
 
@@ -27,3 +28,12 @@ def describe() -> dict[str, str]:
         "sqlite": sqlite3.sqlite_version,
         "load": " ".join(f"{part:.2f}" for part in os.getloadavg()),
     }
+
+
+def peak_mb() -> float:
+    """The most memory that this process had. Not by `getrusage` on Linux: a child inherits the peak of the one that started it."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * 1024)  # there in bytes
+    return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

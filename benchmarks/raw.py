@@ -14,8 +14,8 @@ JournalRow: TypeAlias = tuple[str, int, int, int, str, int, str, int, bytes, int
 
 JOURNAL = (
     "CREATE TABLE journal (run_id TEXT NOT NULL, seq INTEGER NOT NULL, fence INTEGER NOT NULL, kind INTEGER NOT NULL, key TEXT NOT NULL, "
-    "attempt INTEGER NOT NULL, fp TEXT NOT NULL, codec INTEGER NOT NULL, body BLOB NOT NULL, at_ms INTEGER NOT NULL, took_us INTEGER NOT NULL, "
-    "PRIMARY KEY (run_id, seq))"
+    "attempt INTEGER NOT NULL, fp TEXT NOT NULL, codec INTEGER NOT NULL, body BLOB NOT NULL, at_ms INTEGER NOT NULL, "
+    "took_us INTEGER NOT NULL, PRIMARY KEY (run_id, seq))"
 )
 INSERT = f"INSERT INTO journal VALUES ({', '.join('?' * 11)})"
 FINGERPRINT = "0123456789abcdef advance " + "a" * 200  # as long as the one that the product stores beside a result

@@ -40,9 +40,7 @@ def show(console: Console, machine: Mapping[str, str], measured: Mapping[str, Se
     for name, figures in measured.items():
         for figure in figures:
             details = ", ".join(f"{label} {number(value)}" for label, value in figure.details.items())
-            table.add_row(
-                name, figure.title, f"{number(figure.value)} {figure.unit}", str(figure.bar or ""), verdict(figure), details
-            )
+            table.add_row(name, figure.title, f"{number(figure.value)} {figure.unit}", str(figure.bar or ""), verdict(figure), details)
         table.add_section()
     console.print(table)
     console.print(", ".join(f"{name} {value}" for name, value in machine.items()), style="dim", highlight=False)

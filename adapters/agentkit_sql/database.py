@@ -106,7 +106,7 @@ class Database:
             if self._users or owner is None:
                 return
             self._owner = None
-            owner.stop()
+        owner.stop()
 
     async def read(self, script: Script[T]) -> T:
         """Run a script that changes nothing."""

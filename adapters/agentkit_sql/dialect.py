@@ -6,8 +6,8 @@ drives it holds the connection and the transaction: SQLite's own thread here, an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Iterable, Sequence
+from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from sqlalchemy.dialects import sqlite
@@ -71,7 +71,7 @@ class SqliteDialect:
         return f"json_each(?) AS asked CROSS JOIN {table} ON {column} = asked.value"
 
     def listed(self, values: Iterable[str | int]) -> str:
-        return json.dumps(list(values))
+        return "[" + ",".join([encode_basestring_ascii(value) if isinstance(value, str) else str(value) for value in values]) + "]"
 
     def or_ignore(self, table: str, columns: str) -> str:
         """An INSERT of one row that does nothing where a unique key is taken."""

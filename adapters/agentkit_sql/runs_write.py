@@ -36,7 +36,8 @@ class WriteScripts:
         )
         self._mine = Statement(
             "SELECT run_id, fence, inbox_seq, (SELECT max(seq) FROM journal WHERE journal.run_id = runs.run_id) "
-            f"FROM {dialect.each('runs', 'run_id')} WHERE owner = ?"
+            f"FROM workers CROSS JOIN {dialect.each('runs', 'run_id')} "
+            f"WHERE worker_id = ? AND dead = 0 AND owner = worker_id{dialect.share}"
         )
         self._insert = Statement(dialect.or_ignore("journal", 'run_id, seq, fence, kind, "key", attempt, fp, codec, body, at_ms, took_us'))
         self._there = Statement("SELECT seq, fence, body FROM journal WHERE run_id = ? AND seq BETWEEN ? AND ?")
@@ -79,9 +80,9 @@ class WriteScripts:
         return answers
 
     def write(self, worker_id: str, batch: Sequence[RunWrite]) -> Script[list[Written]]:
-        if not (yield self._alive(worker_id)):
-            raise WorkerFenced(worker_id)
         held = {row[0]: row for row in (yield self._mine(self._dialect.listed([write.run_id for write in batch]), worker_id))}
+        if not held and not (yield self._alive(worker_id)):
+            raise WorkerFenced(worker_id)
         verdicts: list[Written] = []
         rows: list[tuple[Any, ...]] = []
         kept: list[RunWrite] = []

@@ -41,6 +41,10 @@ CHECKPOINT_PAGES = 1000  # SQLite's own default: 4 MB of log
 COMMITS_BETWEEN_ELECTIONS = 256
 
 
+UNFIT_DATA = (UnicodeError, OverflowError, sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+"""What the driver raises for values that it cannot bind, before or while it writes them."""
+
+
 class Job(Generic[T]):
     """A script to run, and how to tell its caller."""
 
@@ -57,7 +61,7 @@ def translated(exc: BaseException, path: str) -> BaseException:
     """The error of the port for an error of the driver: the one place where they meet."""
     if isinstance(exc, AgentKitError):
         return exc
-    if isinstance(exc, UnicodeError | OverflowError | sqlite3.DataError | sqlite3.IntegrityError):
+    if isinstance(exc, UNFIT_DATA):
         return StoreRefused(f"{path}: SQLite does not take the data: {exc}. Nothing was written")
     if not isinstance(exc, sqlite3.Error):
         return exc

@@ -57,10 +57,12 @@ class CpuRow:
                 "durable": lambda: spent(LockStep), "run-ahead": lambda: spent(RunAhead), "bare": lambda: spent(None),
             })  # fmt: skip
         bare_us = samples.median("bare")
+
+        def beside_store(title: str, name: str, bar: Bar | None = None) -> Figure:
+            whole_us = samples.median(name)
+            return Figure(f"CPU of the runtime, {title}", whole_us - bare_us, "us", bar, {"whole us": whole_us, "bare us": bare_us})
+
         return [
-            Figure(
-                "CPU of the runtime, a step that is awaited until durable", samples.median("durable") - bare_us, "us", Bar(45, at_least=False, aim=30),
-                {"whole us": samples.median("durable"), "bare us": bare_us},
-            ),
-            Figure("CPU of the runtime, a step that runs ahead", samples.median("run-ahead") - bare_us, "us", None, {"whole us": samples.median("run-ahead")}),
-        ]  # fmt: skip
+            beside_store("a step that is awaited until durable", "durable", Bar(45, at_least=False, aim=30)),
+            beside_store("a step that runs ahead", "run-ahead"),
+        ]

@@ -90,6 +90,12 @@ class GrowingRow:
             whole = await bench.alternate({"history": lambda: kept_pace(Rereading)})
         return [
             Figure(f"rate of the last {WINDOW} of {steps} steps / of the first {WINDOW}", samples.median("index"), "x", Bar(0.9)),
-            Figure("bytes of the database / bytes of the results", grown / results, "x", Bar(1.5, at_least=False), {"results MB": results / 1e6}),
+            Figure(
+                "bytes of the database / bytes of the results",
+                grown / results,
+                "x",
+                Bar(1.5, at_least=False),
+                {"results MB": results / 1e6},
+            ),
             Figure("the first, where each step gets the whole history as an argument", whole.median("history"), "x"),
         ]

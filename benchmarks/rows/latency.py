@@ -42,8 +42,9 @@ async def submit_to_result(runtime: Runtime) -> float:
 async def wake(runtime: Runtime) -> float:
     """From the call of `signal` to the line after `wait_for`, of a run that is parked."""
     handle = await runtime.submit(Sleeper, 1)
-    while (await handle.info()).status != "waiting":
-        await anyio.sleep(0.01)
+    async for event in handle.events():
+        if event.type == "status" and event.status == "waiting":
+            break
     began = time.perf_counter()
     await handle.signal(Sleeper.go, 1)
     await handle.result()

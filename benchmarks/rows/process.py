@@ -14,7 +14,8 @@ DRIVERS = ("sqlite3", "sqlalchemy", "asyncpg", "psycopg", "redis", "httpx", "aio
 LOADED = f"import sys, agentkit; print(sum(name in sys.modules for name in {DRIVERS!r}))"
 RUNS = 1_000
 CHILD = """
-import json, resource, sys, time, anyio
+import json, sys, anyio
+from benchmarks.machine import peak_mb
 from agentkit import Agent, Context, Runtime
 from benchmarks.work import advance, first_state
 
@@ -40,9 +41,9 @@ async def main() -> None:
 
 here = most = 0
 everybody = anyio.Event()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_mb()
 anyio.run(main)
-print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "before": before / 1024, "most": most}))
+print(json.dumps({"peak": peak_mb(), "before": before, "most": most}))
 """
 
 
@@ -70,7 +71,7 @@ class ImportRow:
         details = {"median ms": statistics.median(ours), "bare interpreter ms": min(bare)}
         return [
             Figure("import agentkit in a fresh interpreter (fastest)", min(ours), "ms", Bar(250, at_least=False), details),
-            Figure("drivers and clients that it loads", float(python(LOADED)[1]), "x", Bar(0, at_least=False)),
+            Figure("drivers and clients that it loads", float(python(LOADED)[1]), "", Bar(0, at_least=False)),
         ]
 
 
@@ -84,5 +85,5 @@ class MemoryRow:
         bench.say(f"{runs} runs")
         _, said = python(CHILD, str(runs), str(bench.file("memory")))
         found = json.loads(said)
-        details = {"of it before": found["before"], "at once": found["most"]}
+        details = {"before the first run MB": found["before"], "inside a step at once": found["most"]}
         return [Figure(f"peak memory of a process with {runs:,} runs at work", found["peak"], "MB", Bar(300, at_least=False), details)]

@@ -23,7 +23,8 @@ KINDS = frozenset({"review@1"})
 TABLE = (
     "CREATE TABLE tickets (n INTEGER PRIMARY KEY, id TEXT NOT NULL, run_id TEXT NOT NULL, kind TEXT NOT NULL, version TEXT NOT NULL, "
     "wake INTEGER NOT NULL, tenant TEXT NOT NULL, priority INTEGER NOT NULL, key TEXT NOT NULL, trace TEXT NOT NULL, served TEXT NOT NULL, "
-    "state INTEGER NOT NULL, turn REAL NOT NULL, due REAL NOT NULL, put_at REAL NOT NULL, tries INTEGER NOT NULL, deliveries INTEGER NOT NULL)"
+    "state INTEGER NOT NULL, turn REAL NOT NULL, due REAL NOT NULL, put_at REAL NOT NULL, tries INTEGER NOT NULL, "
+    "deliveries INTEGER NOT NULL)"
 )
 READY = "CREATE INDEX tickets_ready ON tickets (served, priority, n) WHERE state = 0"
 LEASED = "CREATE INDEX tickets_leased ON tickets (due) WHERE state = 1"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -29,14 +29,13 @@ def line(priority: int, length: int) -> list[tuple[int, float, int]]:
 @given(st.tuples(*[st.integers(0, 30)] * 3), st.lists(st.integers(1, 20), min_size=1, max_size=30))
 def test_priorities_take_turns_by_weight_and_none_is_starved(lengths: tuple[int, int, int], batches: list[int]) -> None:
     lines, state = [line(priority, length) for priority, length in enumerate(lengths)], NEW
-    served: list[int] = []
     for n in batches:
         before = [bool(one) for one in lines]
         chosen, state = choose(lines, n, state)
         assert len(chosen) == min(n, sum(map(len, lines)))
         for row in chosen:
-            assert lines[row[0]].pop(0) == row, "first in, first out inside a priority"
-            served.append(row[0])
+            priority: int = row[0]
+            assert lines[priority].pop(0) == row, "first in, first out inside a priority"
         if all(before) and all(lines) and n >= sum(WEIGHTS):
             assert {row[0] for row in chosen} == {0, 1, 2}
 
@@ -66,12 +65,15 @@ def test_the_end_of_a_prefix_parts_those_that_have_it_from_those_beyond(prefix: 
 
 
 def statements(scripts: object) -> dict[str, str]:
+    """All that an adapter or its scripts hold, by where they stand."""
     found: dict[str, str] = {}
-    for name, one in vars(scripts).items():
-        for number, statement in enumerate(one if isinstance(one, list) else [one]):
+    held: dict[str, Any] = vars(scripts)
+    for name, one in held.items():
+        several = cast("list[object]", one if isinstance(one, list) else [one])
+        for number, statement in enumerate(several):
             if isinstance(statement, Statement):
                 found[f"{type(scripts).__name__}.{name}.{number}"] = statement.sql
-            elif type(statement).__module__.startswith("agentkit_sql."):
+            elif type(statement).__module__.startswith("agentkit_sql.") and hasattr(statement, "__dict__"):
                 found |= statements(statement)
     return found
 
@@ -80,8 +82,7 @@ def statements(scripts: object) -> dict[str, str]:
 def test_no_statement_searches_through_a_large_table(port: str, tmp_path: Path) -> None:
     path = str(tmp_path / "agents.db")
     connection = connect(path, 1, SYSTEM)
-    store = getattr(Sql(f"sqlite:///{path}"), port)
-    found = {name: sql for holder in vars(store).values() if hasattr(holder, "__dict__") for name, sql in statements(holder).items()}
+    found = statements(getattr(Sql(f"sqlite:///{path}"), port))
     assert len(found) > 5
     for name, sql in found.items():
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", ("[]",) * sql.count("?"))]

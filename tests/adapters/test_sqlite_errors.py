@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import anyio
 import pytest
@@ -148,6 +149,8 @@ async def test_what_sqlite_cannot_hold_is_refused_and_nothing_is_written(store: 
         await store.create([run("run-1"), NewRun(run_id="run-2", kind="\ud800", version="3", input=b"")])
     with pytest.raises(StoreRefused, match="Nothing was written"):
         await store.create([run("run-1"), NewRun(run_id="run-2", kind="review", version="3", input=b"", seed=1 << 64)])
+    with pytest.raises(StoreRefused, match="Nothing was written"):
+        await store.create([run("run-1"), NewRun(run_id="run-2", kind=cast("str", object()), version="3", input=b"")])
     assert await store.get(["run-1", "run-2"]) == [None, None]
 
 

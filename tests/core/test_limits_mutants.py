@@ -9,7 +9,7 @@ import pytest
 from agentkit.inmemory.limits import Bucket, Held, InMemoryLimits, Reservation, Semaphore, WaitingLine
 from agentkit.ports.limits import Grant
 from agentkit.testing.limits import LimitsContract
-from tests.core.mutants import Broken, assert_only_the_mutant_breaks, named
+from tests.core.mutants import Broken, assert_only_the_mutant_breaks, laws_without_a_mutant, named
 
 
 class NobodyWaits(WaitingLine):
@@ -19,7 +19,7 @@ class NobodyWaits(WaitingLine):
 
 
 class TenantsAreOne(WaitingLine):
-    def wait(self, who: str, tenant: str, weight: float, until: float) -> float:  # noqa: ARG002
+    def wait(self, who: str, tenant: str, weight: float, until: float) -> float:
         return super().wait(who, "", weight, until)
 
 
@@ -72,6 +72,22 @@ class CountsHoldersNotWeights(InMemoryLimits):
         return await super().acquire(name, holder, permits=permits, weight=min(weight, 1), lease_s=lease_s, tenant=tenant)
 
 
+class GivesOneMore(InMemoryLimits):
+    async def acquire(self, name: str, holder: str, *, permits: int, weight: int = 1, lease_s: float, tenant: str = "") -> Grant:
+        return await super().acquire(name, holder, permits=permits + 1, weight=weight, lease_s=lease_s, tenant=tenant)
+
+
+class ClosesWithTheFirst(InMemoryLimits):
+    closed = False
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+    def _semaphore(self, name: str, now: float) -> Semaphore:
+        assert not self.closed, "closed"
+        return super()._semaphore(name, now)
+
+
 class TakesAnyWeight(InMemoryLimits):
     async def acquire(self, name: str, holder: str, *, permits: int, weight: int = 1, lease_s: float, tenant: str = "") -> Grant:
         return await super().acquire(name, holder, permits=permits, weight=min(max(weight, 1), permits), lease_s=lease_s, tenant=tenant)
@@ -95,7 +111,7 @@ class HoldsForEver(InMemoryLimits):
 
 
 class RenewsNothing(InMemoryLimits):
-    def _hold_on(self, semaphore: Semaphore, holder: str, until: float) -> bool:  # noqa: ARG002
+    def _hold_on(self, semaphore: Semaphore, holder: str, until: float) -> bool:
         return holder in semaphore.holders
 
 
@@ -206,6 +222,8 @@ class GivesBackAboveTheBurst(InMemoryLimits):
 
 
 BROKEN: list[Broken[InMemoryLimits]] = [
+    (ClosesWithTheFirst, "it_may_be_opened_again_and_each_opening_is_closed_by_itself", {}),
+    (GivesOneMore, "permits_are_given_until_none_is_left", {}),
     (CountsHoldersNotWeights, "the_weights_of_racing_holders_never_exceed_the_permits", {}),
     (CountsHoldersNotWeights, "release_frees_what_that_holder_had_and_nothing_else", {}),
     (TakesAnyWeight, "a_weight_that_can_never_fit_is_refused", {"weight": 4}),
@@ -252,3 +270,7 @@ BROKEN: list[Broken[InMemoryLimits]] = [
 @pytest.mark.parametrize(("mutant", "law", "given"), named(BROKEN))
 async def test_the_suite_notices_limits_that(mutant: type[InMemoryLimits], law: str, given: dict[str, object]) -> None:
     await assert_only_the_mutant_breaks(LimitsContract, law, InMemoryLimits, mutant, **given)
+
+
+def test_each_law_of_limits_has_a_mutant_that_breaks_it() -> None:
+    assert laws_without_a_mutant(LimitsContract, BROKEN) == []

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,24 +164,3 @@ def test_the_log_says_where_and_what_to_do(caplog: pytest.LogCaptureFixture) -> 
         "event loop blocked 1.2 s so far by app.py:41 in parse() (now at json.py:7 in decode()): await instead, or run it in a thread",
         "event loop was blocked 3.4 s in all by app.py:41 in parse()",
     ]
-
-
-@blocks
-async def test_code_that_never_lets_go_of_the_lock_is_still_named() -> None:
-    """A regular expression that goes astray holds the interpreter's lock: no thread can look before it is done."""
-
-    def validate() -> None:
-        started = time.monotonic()
-        size = 18
-        while time.monotonic() - started < 0.6:
-            re.match(r"(a+)+$", "a" * size + "b")
-            size += 1
-
-    reports = Reports()
-    async with anyio.create_task_group() as group:
-        group.start_soon(StallWatch(warn_s=0.2, tick_s=0.01, report=reports).run)
-        await anyio.sleep(0.05)
-        validate()
-        await reports.until(lambda: any(found.over for found in reports.all))
-        group.cancel_scope.cancel()
-    assert reports.all[0].by.function == "validate"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -70,18 +71,25 @@ async def linger(step: StepContext, seconds: float) -> int:
 
 
 async def block(step: StepContext, seconds: float) -> int:
-    """Blocks the event loop, as careless code does."""
+    """Blocks the event loop, as careless code does; the second time it has learned."""
     effects_here().happen(step)
     reach("inside step block")
-    time.sleep(seconds)
+    if step.attempt == 1:
+        time.sleep(seconds)
     return 1
+
+
+async def work(step: StepContext, n: int) -> int:
+    await anyio.sleep(0.2)  # longer than a run holds its slot before it parks, so that the parent surely parks
+    effects_here().happen(step)
+    return n * 2
 
 
 class Part(Agent[int, int]):
     """A child of a journey."""
 
     async def run(self, ctx: Context, input: int) -> int:
-        return await ctx.step("work", charge, input, effect="rerun", timeout_s=1.0)
+        return await ctx.step("work", work, input, effect="rerun", timeout_s=2.0)
 
 
 class Journey(Agent[int, int]):
@@ -143,7 +151,7 @@ class Blocking(Agent[float, int]):
     """A step that blocks its worker's event loop."""
 
     async def run(self, ctx: Context, input: float) -> int:
-        await ctx.step("block", block, input, effect="fail", timeout_s=60.0)
+        await ctx.step("block", block, input, effect="rerun", timeout_s=60.0)
         return await ctx.step("last", plan, 1)
 
 
@@ -156,7 +164,35 @@ class Waiting(Agent[int, int]):
         return input + await ctx.wait_for(self.go)
 
 
-AGENTS = (Part, Journey, Charged, Nap, Slow, Blocking, Waiting)
+class Echo(Agent[int, int]):
+    """Nothing but a run."""
+
+    async def run(self, ctx: Context, input: int) -> int:
+        return input
+
+
+class Wide(Agent[int, int]):
+    """A parent of very many."""
+
+    async def run(self, ctx: Context, input: int) -> int:
+        return sum(await ctx.map("echo", Echo, range(input), max_parallel=500))
+
+
+class Bulky(Agent[int, int]):
+    """Steps with big results: so many of 50,000 bytes."""
+
+    async def run(self, ctx: Context, input: int) -> int:
+        await ctx.step("plan", plan, 0)
+        return sum([len(await ctx.step("bulk", bulk, 50_000)) for _ in range(input)])
+
+
+async def bulk(step: StepContext, size: int) -> str:
+    await anyio.sleep(0.1)
+    effects_here().happen(step)
+    return os.urandom(size // 2).hex()
+
+
+AGENTS = (Part, Journey, Charged, Nap, Slow, Blocking, Waiting, Echo, Wide, Bulky)
 
 
 @asynccontextmanager
@@ -166,10 +202,38 @@ async def lifespan() -> AsyncIterator[Mapping[type[Any], object]]:
 
 def runtime() -> Runtime:
     """The runtime of a child process, by its environment."""
-    return Runtime.from_env(agents=AGENTS, lifespan=lifespan)
+    made = Runtime.from_env(agents=AGENTS, lifespan=lifespan)
+    if made.settings.state.startswith("sqlite"):
+        _halt_inside_sweeps(made.store)
+    return made
+
+
+def _halt_inside_sweeps(store: Any) -> None:
+    """Points between the statements of one transaction: only the adapter's own scripts know where they are."""
+    scripts = store._sweeping
+    sweep = scripts.sweep
+
+    def halting(reap: Mapping[str, int], **given: Any) -> Generator[Any, Any, Any]:
+        script = sweep(reap, **given)
+        try:
+            call = next(script)
+            for number in itertools.count(1):
+                answer = yield call
+                if reap:
+                    reach(f"inside sweep reap, after statement {number}")
+                call = script.send(answer)
+        except StopIteration as end:
+            return end.value
+
+    scripts.sweep = halting
 
 
 async def submit_journey(runtime: Runtime) -> None:
     """Submit a run and signal it, as an app does."""
     handle = await runtime.submit(Journey, 5, run_id="journey")
     await handle.signal(Journey.go, 7, id="go")
+
+
+async def wake_waiting(runtime: Runtime) -> None:
+    """Signal a run that waits."""
+    await runtime.handle("waiting", Waiting).signal(Waiting.go, 7, id="go")

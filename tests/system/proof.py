@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from agentkit import Agent, Runtime
 from agentkit.durable.codec import PLAIN
-from agentkit.ports.records import Entry, EntryKind, Run
+from agentkit.ports.records import Entry, EntryKind, Run, RunQuery
 from agentkit.ports.runs import RunStore
+
+T = TypeVar("T")
 
 OUTCOMES = (EntryKind.RESULT, EntryKind.ERROR)
 
@@ -51,6 +54,16 @@ async def faults(store: RunStore, run_ids: Sequence[str], effects: Sequence[Mapp
     for run_id in run_ids:
         found += faults_of(*await history(store, run_id), by_run.get(run_id, []))
     return found
+
+
+async def result_of(runtime: Runtime, run_id: str, agent: type[Agent[Any, T]], *, patience_s: float = 40.0) -> T:
+    """The run's result; when none comes, AssertionError with what the store says."""
+    try:
+        return await runtime.handle(run_id, agent).result(timeout_s=patience_s)
+    except TimeoutError as exc:
+        rows = await runtime.store.list(RunQuery(limit=20))
+        depth, workers = await runtime.tickets.depth(), await runtime.store.workers()
+        raise AssertionError("\n".join(map(str, [exc, *rows, depth, *workers]))) from exc
 
 
 def made(effects: Sequence[Mapping[str, Any]], key: str) -> int:

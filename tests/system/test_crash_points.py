@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import anyio
 import pytest
 
-from agentkit import RunError, Runtime
-from agentkit.ports.records import Entry, EntryKind, Run, RunQuery, RunStatus
-from agentkit.testing.crash import Child, Crew, until
+from agentkit import Runtime
+from agentkit.ports.records import Entry, Run, RunQuery
+from agentkit.testing.crash import Child, Crew
 from tests.system import proof
-from tests.system.app import PARTS, Charged, Effects, Journey, Nap, Slow, journey_of
+from tests.system.app import PARTS, Effects, Journey, journey_of, submit_journey
 from tests.system.conftest import LEASE_S, Opened
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.blocks_the_loop("steps note their effects in one call, in the loop, so that a kill leaves all of a line or nothing")]
@@ -31,14 +29,9 @@ POINTS = [
 ids = [f"journey/part#1/{i}" for i in range(PARTS)]
 
 
-async def submit_journey(runtime: Runtime) -> None:
-    handle = await runtime.submit(Journey, 5, run_id="journey")
-    await handle.signal(Journey.go, 7, id="go")
-
-
 async def ends_right(runtime: Runtime, effects: Effects) -> None:
     """The journey ends as if nothing had happened, and its history keeps every law."""
-    assert await runtime.handle("journey", Journey).result(timeout_s=40) == journey_of(5, 7)
+    assert await proof.result_of(runtime, "journey", Journey) == journey_of(5, 7)
     assert await proof.faults(runtime.store, ["journey", *ids], effects.lines()) == []
 
 
@@ -57,8 +50,7 @@ async def test_a_worker_killed_there_is_taken_over_and_the_run_ends_once(point: 
 async def test_a_worker_frozen_there_longer_than_a_lease_writes_nothing_when_it_thaws(
     point: str, crew: Crew, opened: Opened, effects: Effects
 ) -> None:
-    async with opened(worker=True) as other, opened() as runtime:
-        other.engine.drain_all()  # it watches; the queue is left to the child
+    async with opened() as runtime:
         await submit_journey(runtime)
         worker = await crew.start(f"stop@{point}")
         await worker.reached(point)
@@ -70,6 +62,30 @@ async def test_a_worker_frozen_there_longer_than_a_lease_writes_nothing_when_it_
         await thawed(worker)
         assert await everything(runtime) == before
         assert await proof.faults(runtime.store, ["journey", *ids], effects.lines()) == []
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+@pytest.mark.parametrize("point", ["after create", "before put", "after put", "after ticketed", "before signal", "after signal"])
+async def test_a_submitter_that_dies_or_freezes_there_leaves_a_run_that_a_second_submit_finishes(
+    point: str, how: str, crew: Crew, opened: Opened, effects: Effects
+) -> None:
+    submitter = await crew.start(f"{how}@{point}", act="tests.system.app:submit_journey")
+    await submitter.reached(point)
+    async with opened(worker=True) as runtime:
+        await submit_journey(runtime)
+        await ends_right(runtime, effects)
+        submitter.go_on()
+        assert await submitter.ended() == (-9 if how == "kill" else 0), submitter.log()
+        assert await proof.faults(runtime.store, ["journey", *ids], effects.lines()) == []
+
+
+@pytest.mark.parametrize("point", ["after create", "before put", "after put", "before ticketed"])
+async def test_a_run_whose_submitter_died_there_is_found_without_being_submitted_again(point: str, crew: Crew, opened: Opened, effects: Effects) -> None:
+    submitter = await crew.start(f"kill@{point}", act="tests.system.app:submit_journey")
+    assert await submitter.ended() == -9
+    async with opened(worker=True) as runtime:
+        await runtime.handle("journey", Journey).signal(Journey.go, 7)
+        await ends_right(runtime, effects)
 
 
 async def everything(runtime: Runtime) -> list[tuple[Run, list[Entry]]]:

@@ -64,7 +64,7 @@ class InMemoryValues:
 
     async def put(self, key: str, value: bytes, *, expected: int | None = None, ttl_s: float | None = None) -> int:
         """Store and return the new version. Raises `ValueConflict`, `InvalidKey` or `ValueTooLarge`: nothing was written."""
-        _check_key(key)
+        self._check_key(key)
         self._check_size(key, value)
         with self._lock:
             now = self._expire()
@@ -88,6 +88,14 @@ class InMemoryValues:
             start = max(bisect_left(self._keys, prefix), bisect_right(self._keys, after))
             keys = takewhile(lambda key: key.startswith(prefix), islice(self._keys, start, None))
             return [Value(key, self._kept[key].value, self._kept[key].version) for key in islice(keys, limit)]
+
+    def _check_key(self, key: str) -> None:
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError as exc:
+            raise InvalidKey(key, f"must be text that UTF-8 can write: {exc.reason}") from exc
+        if not 1 <= size <= MAX_KEY_BYTES:
+            raise InvalidKey(key, f"must have 1 to {MAX_KEY_BYTES} bytes of UTF-8, this one has {size}")
 
     def _check_size(self, key: str, value: bytes) -> None:
         if len(value) > self.max_value_bytes:
@@ -127,12 +135,3 @@ class InMemoryValues:
 def from_url(url: str, *, clock: Clock = SYSTEM) -> InMemoryValues:
     """Values of their own for each call: `memory://` or `memory://?max_value_bytes=65536`. Raises `InvalidSetting`."""
     return InMemoryValues(clock, **whole_numbers(url, {"max_value_bytes"}))
-
-
-def _check_key(key: str) -> None:
-    try:
-        size = len(key.encode())
-    except UnicodeEncodeError as exc:
-        raise InvalidKey(key, f"must be text that UTF-8 can write: {exc.reason}") from exc
-    if not 1 <= size <= MAX_KEY_BYTES:
-        raise InvalidKey(key, f"must have 1 to {MAX_KEY_BYTES} bytes of UTF-8, this one has {size}")

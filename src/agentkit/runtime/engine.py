@@ -207,11 +207,11 @@ class Engine:
     def notify(self) -> None:
         """A slot, a ticket or a state changed."""
         self._changed.set()
+        self._changed = anyio.Event()
 
     async def change(self, timeout_s: float | None = None) -> None:
-        """Wait for the next change."""
+        """Wait for the next change. Look, and call this without awaiting in between: then no change is missed."""
         await wait_for(self.clock, self._changed, timeout_s)
-        self._changed = anyio.Event()
 
     async def idle(self) -> None:
         """Wait until no run is active or being claimed."""

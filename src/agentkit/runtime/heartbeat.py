@@ -58,7 +58,6 @@ class Heartbeat:
     async def fresh(self) -> None:
         """Return once a beat was accepted recently."""
         while self.stale:
-            self._answered = anyio.Event()
             await wait_for(self._clock, self._answered, self._lease_s / BEATS_PER_LEASE)
 
     async def run(self) -> None:
@@ -114,6 +113,7 @@ class Heartbeat:
             self._on_fenced()
             return
         self._answered.set()
+        self._answered = anyio.Event()
         if moved:
             self._on_moved(moved)
 

@@ -78,8 +78,10 @@ class Worker:
             while engine.locals and engine.free() > 0 and not engine.suspects and not engine.draining:
                 batch = [Held(engine.locals.popleft()) for _ in range(min(len(engine.locals), engine.free(), BATCH))]
                 await self._take(batch)
-            await engine.change()
-            await self._work_suspects()
+            if engine.suspects and (engine.draining or not engine.active):
+                await self._work_suspects()
+            else:
+                await engine.change()
 
     async def work_queue(self) -> None:
         """Lease tickets of the queue while there are free slots."""

@@ -5,18 +5,17 @@ The suites are modules of their own, so that nothing here needs pytest: `agentki
 
 from __future__ import annotations
 
+import pkgutil
 import sys
-from importlib.util import find_spec
-from pkgutil import iter_modules
 
 from agentkit.testing.clock import FakeClock
 from agentkit.testing.runtime import LocalRuntime, runtime
 
-if find_spec("pytest") is not None:
+if "pytest" in sys.modules:  # without it nothing is asserted, and a process that a test starts need not load it
     import pytest
 
     # Without this a broken law prints a bare AssertionError, with it both sides. What is imported already asserts nothing.
-    names = {f"{__name__}.{module.name}" for module in iter_modules(__path__)}
+    names = {f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)}
     pytest.register_assert_rewrite(*sorted(names - set(sys.modules)))
 
 __all__ = ["FakeClock", "LocalRuntime", "runtime"]

@@ -64,6 +64,12 @@ async def race(*works: Callable[[], Awaitable[T]]) -> list[T | Exception]:
     return [outcomes[number] for number in range(len(works))]
 
 
+async def later(work: Callable[[], Awaitable[T]]) -> T:
+    """Do `work` when what was started before it has had time to wait."""
+    await anyio.sleep(5 * SETTLE_S)
+    return await work()
+
+
 async def as_time_passes(advance: Advance, limit_s: float, work: Callable[[], Awaitable[T]]) -> tuple[T, float]:
     """Do `work` while time moves by up to `limit_s`; returns its result and how far time had moved by then.
 

@@ -22,7 +22,7 @@ import anyio
 
 from agentkit import Runtime
 from agentkit.durable.identity import short_name
-from agentkit.ports.records import EntryKind, RunWrite
+from agentkit.ports.records import EntryKind, RunWrite, Swept
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
@@ -87,6 +87,8 @@ class Halting:
         names = [name, *(f"{name} {what}" for what in _about(name, args, named))]
         reach(*(f"before {one}" for one in names))
         answer = await call(*args, **named)
+        if isinstance(answer, Swept) and answer.tickets:
+            names.append(f"{name} tickets")
         reach(*(f"after {one}" for one in names))
         return answer
 

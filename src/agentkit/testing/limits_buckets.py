@@ -135,5 +135,5 @@ class BucketLaws(LimitsBase):
                 if key not in order and (await self.reserve(store, key, 1.0, tenant=tenant)).granted:
                     order.append(key)
             await advance(self.lease_s / 4)
-        assert order.index("brook-1") <= 6
+        assert "brook-1" in order[:7], order
         assert [key for key in order if "flood" in key] == [f"flood-{n}" for n in range(20)][: len(order) - 2]

@@ -171,7 +171,7 @@ class SemaphoreLaws(LimitsBase):
         order = await self.served(store, dict.fromkeys(flood, "flood") | dict.fromkeys(brook, "brook"))
         assert [holder for holder in order if holder in brook] == brook
         assert [holder for holder in order if holder in flood] == flood
-        assert order.index("brook-2") <= 8
+        assert "brook-2" in order[:9], order
 
     async def test_a_waiter_who_does_not_ask_again_loses_its_place_after_one_lease(self, store: LimitStore, advance: Advance) -> None:
         assert await self.asked(store, "holder") == [True]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agentkit.ports.queue import Depth, Lease, Queue, Ticket
-from agentkit.testing.contract import Contract
+from agentkit.testing.contract import Advance, Contract, as_time_passes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,12 @@ class QueueBase(Contract):
         self, queue: Queue, n: int = 1, *, wait_s: float = 0.0, lease_s: float | None = None, kinds: AbstractSet[str] = SERVED
     ) -> list[Lease]:
         return await queue.lease(n, wait_s=wait_s, lease_s=self.lease_s if lease_s is None else lease_s, kinds=kinds)
+
+    async def take_soon(self, queue: Queue, advance: Advance, n: int = 1) -> list[Lease]:
+        """What an adapter gives out that needs a moment to see that it is due."""
+        wait_s = 0.2 * self.lease_s
+        leases, _ = await as_time_passes(advance, 2 * wait_s, partial(self.take, queue, n, wait_s=wait_s))
+        return leases
 
     async def take_all(self, queue: Queue, *, finish: bool = False) -> list[Lease]:
         """One by one, in the order in which the queue gives them out, until it is silent."""

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from agentkit.ports.queue import Lease, Queue, Ticket
-from agentkit.testing.contract import Advance, as_time_passes, needs, race
+from agentkit.testing.contract import Advance, as_time_passes, later, needs, race
 from agentkit.testing.queue_base import SERVED, QueueBase, runs, ticket, tickets
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class DeliveryLaws(QueueBase):
         self, queue: Queue, second: Queue, advance: Advance
     ) -> None:
         async def put_and_take() -> list[list[Lease] | Exception | None]:
-            return await race(partial(self.take, queue, 10, wait_s=2 * self.lease_s), partial(second.put, [ticket(1)]))
+            return await race(partial(self.take, queue, 10, wait_s=2 * self.lease_s), partial(later, partial(second.put, [ticket(1)])))
 
         (leases, _), waited_s = await as_time_passes(advance, self.lease_s / 2, put_and_take)
         assert isinstance(leases, list)
@@ -121,7 +121,7 @@ class DeliveryLaws(QueueBase):
         await queue.put(tickets(50))
         lost = await self.take(queue, 50)
         await advance(1.25 * self.lease_s)
-        assert sorted(runs(await self.take(second, 100, wait_s=1.0))) == sorted(runs(lost))
+        assert sorted(runs(await self.take_soon(second, advance, 100))) == sorted(runs(lost))
 
     async def test_a_renewed_lease_is_not_delivered_again(self, queue: Queue, second: Queue, advance: Advance) -> None:
         needs(self.holds_leases, "holds_leases")
@@ -148,7 +148,7 @@ class DeliveryLaws(QueueBase):
         await queue.put([ticket(1)])
         zombies = await self.take(queue)
         await advance(1.25 * self.lease_s)
-        holders = await self.take(second, wait_s=1.0)
+        holders = await self.take_soon(second, advance)
         before = await self.depth_of(queue)
         assert await ANSWERS[answer](queue, zombies) == [False]
         assert (await self.depth_of(queue))[:4] == before[:4] == (0, 0, 1, 0)
@@ -163,10 +163,10 @@ class DeliveryLaws(QueueBase):
         await queue.put([ticket(1)])
         zombies = await self.take(queue)
         await advance(1.25 * self.lease_s)
-        assert await self.take(second, wait_s=1.0)
+        assert await self.take_soon(second, advance)
         await ANSWERS[answer](queue, zombies)
         await advance(1.25 * self.lease_s)
-        assert runs(await self.take(queue, wait_s=1.0)) == ["run-1"]
+        assert runs(await self.take_soon(queue, advance)) == ["run-1"]
 
     @each_answer
     async def test_a_lease_that_was_finished_takes_no_second_answer(self, queue: Queue, answer: str) -> None:
@@ -185,7 +185,7 @@ class DeliveryLaws(QueueBase):
         await queue.put([ticket(1)])
         zombies = await self.take(queue)
         await advance(1.25 * self.lease_s)
-        assert await second.finish(await self.take(second, wait_s=1.0)) == [True]
+        assert await second.finish(await self.take_soon(second, advance)) == [True]
         await queue.put([ticket(1)])
         later = await self.take(second)
         assert await ANSWERS[answer](queue, zombies) == [False]
@@ -209,7 +209,7 @@ class DeliveryLaws(QueueBase):
         attempts: list[int] = []
 
         async def lease_again() -> list[Lease]:
-            leases = await self.take(queue, wait_s=1.0)
+            leases = await self.take_soon(queue, advance)
             attempts.extend(lease.attempt for lease in leases)
             return leases
 
@@ -230,7 +230,7 @@ class DeliveryLaws(QueueBase):
         needs(self.holds_leases, "holds_leases")
         await queue.put([ticket(1)])
         for deliveries in (1, 2, 3):
-            assert [lease.deliveries for lease in await self.take(queue, wait_s=1.0)] == [deliveries]
+            assert [lease.deliveries for lease in await self.take_soon(queue, advance)] == [deliveries]
             await advance(1.25 * self.lease_s)
 
     @pytest.mark.parametrize("answer", ["give_back", "retry"])
@@ -239,13 +239,13 @@ class DeliveryLaws(QueueBase):
     ) -> None:
         await queue.put([ticket(1)])
         for _ in range(3):
-            leases = await self.take(queue, wait_s=1.0)
+            leases = await self.take_soon(queue, advance)
             assert [lease.deliveries for lease in leases] == [1]
             assert await ANSWERS[answer](queue, leases) == [True]
         needs(self.holds_leases, "holds_leases")
-        await self.take(queue, wait_s=1.0)
+        await self.take_soon(queue, advance)
         await advance(1.25 * self.lease_s)
-        assert [lease.deliveries for lease in await self.take(queue, wait_s=1.0)] == [2]
+        assert [lease.deliveries for lease in await self.take_soon(queue, advance)] == [2]
 
     async def test_a_ticket_whose_copy_still_waits_is_not_put_twice(self, queue: Queue, second: Queue) -> None:
         await queue.put([ticket(1), ticket(1)])
@@ -288,8 +288,8 @@ class DeliveryLaws(QueueBase):
         for kind in (*SERVED, "writer@1"):
             assert await queue.bury(await self.take(queue, kinds={kind}), f"{kind} killed its process") == [True]
         assert await self.take(queue, 10) == []
-        dead = {letter.ticket.run_id: letter for letter in await second.dead()}
-        assert dead["run-1"][:3] == (ticket(1), "reviewer@3 killed its process", 1)
+        dead = sorted(letter[:3] for letter in await second.dead())
+        assert dead == [(ticket(1), "reviewer@3 killed its process", 1), (Ticket("run-2", "writer", "1"), "writer@1 killed its process", 1)]
         assert [letter.ticket.run_id for letter in await second.dead(kind="writer")] == ["run-2"]
         assert len(await second.dead(limit=1)) == 1
 

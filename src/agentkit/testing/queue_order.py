@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint
 
 from agentkit.errors import QueueFull
 from agentkit.ports.queue import Depth, Lease, Queue, Ticket
-from agentkit.testing.contract import Advance, as_time_passes, needs, race
+from agentkit.testing.contract import Advance, as_time_passes, later, needs, race
 from agentkit.testing.queue_base import KIND, QueueBase, runs, ticket, tickets
 
 
@@ -97,7 +97,7 @@ class OrderLaws(QueueBase):
         held = await self.take(queue, lease_s=100 * self.lease_s)
 
         async def finish_and_take() -> list[Lease]:
-            answers = await race(partial(self.take, second, wait_s=2 * self.lease_s), partial(self._finish, queue, held))
+            answers = await race(partial(self.take, second, wait_s=2 * self.lease_s), partial(later, partial(self._finish, queue, held)))
             return [lease for answer in answers if isinstance(answer, list) for lease in answer]
 
         leases, waited_s = await as_time_passes(advance, self.lease_s / 2, finish_and_take)
@@ -113,7 +113,7 @@ class OrderLaws(QueueBase):
         await queue.put(tickets(2, key="k"))
         lost = await self.take(queue, 10)
         await advance(1.25 * self.lease_s)
-        assert runs(await self.take(second, 10, wait_s=1.0)) == runs(lost)
+        assert runs(await self.take_soon(second, advance, 10)) == runs(lost)
 
     async def test_racing_consumers_never_hold_two_tickets_of_a_key(self, queue: Queue, second: Queue) -> None:
         needs(self.supports_keys, "supports_keys")
@@ -155,7 +155,7 @@ class OrderLaws(QueueBase):
         needs(self.supports_delay, "supports_delay")
 
         async def put_and_take() -> list[Lease]:
-            answers = await race(partial(self.take, queue, wait_s=4 * self.lease_s), partial(self._put_delayed, second))
+            answers = await race(partial(self.take, queue, wait_s=4 * self.lease_s), partial(later, partial(self._put_delayed, second)))
             return [lease for answer in answers if isinstance(answer, list) for lease in answer]
 
         leases, _ = await as_time_passes(advance, 0.75 * self.lease_s, put_and_take)
@@ -177,7 +177,7 @@ class OrderLaws(QueueBase):
         await advance(self.lease_s / 2)
         assert await self.take(queue) == []
         await advance(0.75 * self.lease_s)
-        assert runs(await self.take(queue, wait_s=1.0)) == ["run-1"]
+        assert runs(await self.take_soon(queue, advance)) == ["run-1"]
 
     async def test_a_delayed_ticket_is_undelivered_for_dedup_and_cancel(self, queue: Queue) -> None:
         needs(self.supports_delay, "supports_delay")

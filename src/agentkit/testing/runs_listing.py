@@ -54,6 +54,7 @@ class ListingLaws(RunsBase):
             (RunQuery(tenant="ACME"), []),
             (RunQuery(status=frozenset()), []),
         ],
+        ids=["all", "kind", "version", "tenant", "status", "status and tenant", "parent", "page", "another case", "no status"],
     )
     async def test_all_conditions_of_a_query_hold_together(self, store: RunStore, query: RunQuery, expected: list[str]) -> None:
         await start(store, "a", tenant="acme")

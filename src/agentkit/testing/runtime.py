@@ -81,7 +81,8 @@ class LocalRuntime(Runtime):
             return True
         ready = await self.store.list(RunQuery(status=frozenset({RunStatus.READY}), limit=1))
         depth = await self.tickets.depth()
-        waiting = any(d.ready + d.leased for d in depth.values())
+        held = sum(1 for _, h in self.engine.active.values() if h.lease is not None)  # by runs that wait here for a near timer
+        waiting = sum(d.ready + d.leased for d in depth.values()) > held
         served = any(f"{row.kind}@{row.version}" in self.registry.kinds() for row in ready)
         if waiting or served:
             await anyio.sleep(0.001)

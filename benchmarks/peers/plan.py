@@ -1,0 +1,49 @@
+"""The work of every peer: plans of steps that take a state of about 1 KB. Imports nothing, for each peer runs in its own environment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+STEPS = 10
+
+
+def first_state() -> dict[str, Any]:
+    return {"n": 0, "customer": "customer-4711", "tags": [f"tag-{i}" for i in range(12)], "notes": "what was found so far. " * 34}
+
+
+def advanced(state: dict[str, Any]) -> dict[str, Any]:
+    return {**state, "n": state["n"] + 1}
+
+
+def asked() -> tuple[int, int, Path]:
+    """How many plans, how many at once, and the folder for the database."""
+    return int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+
+
+async def measure(peer: str, plans: int, at_once: int, run: Callable[[str], Awaitable[int]]) -> None:
+    """Run the plans and print the rate as JSON. A plan that does not end at its last step is no measurement."""
+    slots = asyncio.Semaphore(at_once)
+
+    async def one(name: str) -> None:
+        async with slots:
+            ended = await run(name)
+        if ended != STEPS:
+            raise SystemExit(f"{name} of {peer} ended at step {ended}")
+
+    async def all_of(kind: str, count: int) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(count):
+                tasks.create_task(one(f"{kind}-{number}"))
+
+    await all_of("warm", min(plans, at_once))
+    began, used = time.perf_counter(), time.process_time()
+    await all_of("plan", plans)
+    steps = plans * STEPS
+    said = {"steps_per_s": steps / (time.perf_counter() - began), "cpu_ms_per_step": (time.process_time() - used) * 1000 / steps}
+    print(json.dumps({"peer": peer, **said}))
