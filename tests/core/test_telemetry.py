@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "telemetry.md"
 
+SPANS_AND_METRICS = (telemetry.SpanName, telemetry.Counter, telemetry.Histogram, telemetry.Gauge)
+ATTRIBUTES = [row.name for row in telemetry.TABLE if row.kind == "attribute"]
+
 
 @pytest.fixture
 def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
@@ -227,6 +230,15 @@ def test_an_attribute_of_a_row_has_a_row_and_no_metric_carries_an_id() -> None:
     assert {name for row in telemetry.TABLE for name in row.attributes} == known
     ids = {telemetry.RUN_ID, telemetry.TENANT, telemetry.STEP_KEY, telemetry.WORKER}
     assert not [row for row in telemetry.TABLE if row.kind not in {"span", "attribute"} and ids & set(row.attributes)]
+
+
+def test_every_name_is_emitted_somewhere() -> None:
+    """A name nobody uses is a promise nobody keeps."""
+    root = Path(telemetry.__file__).parent
+    source = "\n".join(file.read_text() for file in root.rglob("*.py") if file.name != "telemetry.py")
+    constants = [name for name, value in vars(telemetry).items() if isinstance(value, SPANS_AND_METRICS) or value in ATTRIBUTES]
+    assert len(constants) == len(telemetry.TABLE)
+    assert [name for name in constants if f"telemetry.{name}" not in source] == []
 
 
 def printed_table() -> list[str]:

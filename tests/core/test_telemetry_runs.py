@@ -66,4 +66,5 @@ async def test_one_trace_holds_a_submit_all_activations_their_steps_and_the_chil
     (inner,) = [s for s in activations if s not in outer]
     created = parent_of(inner, spans)
     assert created is not None
+    assert created.name == telemetry.CHILD.name
     assert [parent_of(s, spans) in activations for s in names(ours, telemetry.STEP)] == [True, True]

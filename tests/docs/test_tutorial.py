@@ -28,7 +28,13 @@ class Shell:
         ours = {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "HOME": str(folder), "COLUMNS": "120", "PYTHONUTF8": "1"}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGENTKIT_")}
         self._shell = subprocess.Popen(
-            ["bash", "--norc"], cwd=folder, env=inherited | ours, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            ["bash", "--norc"],
+            cwd=folder,
+            env=inherited | ours,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
 
     def tell(self, command: str) -> str:

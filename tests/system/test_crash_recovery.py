@@ -85,11 +85,10 @@ async def test_a_timer_fires_once_although_the_process_that_woke_the_run_died_th
 ) -> None:
     async with opened() as runtime:
         await runtime.submit(Nap, 1.5, run_id="nap")
-        worker = await crew.start(f"kill@{point}")
-        ended = await worker.ended()
-        assert ended == -9, worker.log()
-        async with opened(worker=True):
-            assert await proof.result_of(runtime, "nap", Nap) == 2
+    worker = await crew.start(f"kill@{point}")
+    assert await worker.ended() == -9, worker.log()
+    async with opened(worker=True) as runtime:
+        assert await proof.result_of(runtime, "nap", Nap) == 2
         assert await proof.faults(runtime.store, ["nap"], effects.lines()) == []
         assert proof.made(effects.lines(), "nap:charge#1") == 1
 
@@ -100,7 +99,7 @@ async def test_a_run_that_ends_its_process_each_time_is_buried_and_its_neighbour
         for n in range(5):
             await runtime.submit(Charged, f"rerun {n}", run_id=f"neighbour-{n}")
         for _ in range(4):
-            worker = await crew.start("kill@before step poison:linger#1")
+            worker = await crew.start("kill@before step linger of poison")
 
             async def over(worker: object = worker) -> bool:
                 return crew.children[-1].code is not None or (await handle.info()).status == "buried"

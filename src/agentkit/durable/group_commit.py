@@ -11,13 +11,14 @@ store refuses is found by halving the batch by run; it fails alone, the later en
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
 
-from agentkit.errors import ClaimLost, StoreRefused, StoreUnavailable, WorkerFenced
+from agentkit.errors import ClaimLost, StoreBusy, StoreRefused, StoreUnavailable, WorkerFenced
 from agentkit.ports.records import Entry, EntryKind, Join, Release, RunWrite
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from agentkit.ports.records import Written
     from agentkit.ports.runs import RunStore
 
+log = logging.getLogger("agentkit.lane")
 MAX_ROWS = 500  # a batch of 1 KB rows then stays near the time of one sync
 MAX_BYTES = 1_000_000
 HIGH_WATER_ROWS = 20_000  # 40 full batches: seconds of a slow disk; more would only move the queue into memory
@@ -123,6 +125,7 @@ class Lane:
         self._room: anyio.Event | None = None
         self._closing = False
         self._dead = False
+        self._said_at = -lease_s
 
     def append(
         self,
@@ -286,15 +289,28 @@ class Lane:
 
         What stays unknown for a lease ends the registration, not single runs.
         """
-        started, wait_s = self._clock.monotonic(), 0.02
+        unknown_since: float | None = None
+        wait_s = 0.02
         while True:
             try:
                 return await self._store.write(self.worker_id, writes, sync=sync)
+            except StoreBusy as busy:
+                self._say_busy(busy)  # nothing was written, so nothing is unknown: our beat is not accepted either, and we wait
             except StoreUnavailable as exc:
-                if self._dead or self._clock.monotonic() - started > self._lease_s:
+                unknown_since = self._clock.monotonic() if unknown_since is None else unknown_since
+                if self._clock.monotonic() - unknown_since > self._lease_s:
                     raise WorkerFenced(self.worker_id) from exc
+            if self._dead:
+                raise WorkerFenced(self.worker_id)
             await anyio.sleep(wait_s)
             wait_s = min(1.0, wait_s * 2)
+
+    def _say_busy(self, busy: StoreBusy) -> None:
+        """Once a lease: a full disk or a locked file shall be seen in the log, not fill it."""
+        now = self._clock.monotonic()
+        if now - self._said_at > self._lease_s:
+            self._said_at = now
+            log.warning("journals wait: %s", busy)
 
     async def _isolate(self, batch: Batch, refused: StoreRefused, *, sync: bool) -> None:
         """Halve by run, then by entry, until the guilty entry stands alone."""

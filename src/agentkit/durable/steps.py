@@ -160,7 +160,15 @@ async def _traced(ex: Execution, call: Call, attempt: int) -> Any:
     args = call.args if call.with_context is None else (call.with_context(call, attempt), *call.args)
     if not telemetry.enabled():
         return await _call(call, args)
-    with telemetry.span(telemetry.STEP, {telemetry.STEP_KEY: call.key, telemetry.RUN_ID: ex.run.run_id, telemetry.ATTEMPT: attempt}):
+    with telemetry.span(
+        telemetry.STEP,
+        {
+            telemetry.STEP_KEY: call.key,
+            telemetry.RUN_ID: ex.run.run_id,
+            telemetry.ATTEMPT: attempt,
+            telemetry.EFFECT: call.effect or "none",
+        },
+    ):
         return await _call(call, args)
 
 
@@ -186,6 +194,7 @@ def _keep(ex: Execution, call: Call, attempt: int, began: float, value: Any) -> 
         raise _failed(ex, call, attempt, began, exc) from exc
     took_us = int((time.perf_counter() - began) * 1e6)
     ex.journal.append(EntryKind.RESULT, call.key, body, attempt=attempt, fp=call.fp, took_us=took_us)
+    _count(ex, "ok", took_us)
     if "=" in call.key:
         _remember(ex, call, EntryKind.RESULT, body)
     return value
@@ -202,6 +211,7 @@ def _cut(ex: Execution, call: Call, attempt: int, began: float) -> Exception:
     if ex.cancelled is not None:
         body = PLAIN.encode({"kind": "RunCancelled", "message": ex.cancelled}, call.key)
         ex.journal.append(EntryKind.ERROR, call.key, body, attempt=attempt, fp=call.fp)
+        _count(ex, "cancelled", int((time.perf_counter() - began) * 1e6))
         return RunCancelled(ex.run.run_id, ex.cancelled)
     return _failed(ex, call, attempt, began, TimeoutError(f"no end within {call.timeout_s or ex.host.limits.effect_timeout_s:g} s"))
 
@@ -210,9 +220,17 @@ def fail(ex: Execution, call: Call, kind: str, message: str, *, attempt: int = 1
     """Journal a step's failure and return the error to raise."""
     body = PLAIN.encode({"kind": kind, "message": message}, call.key)
     ex.journal.append(EntryKind.ERROR, call.key, body, attempt=attempt, fp=call.fp, took_us=took_us)
+    _count(ex, "error", took_us)
     if "=" in call.key:
         _remember(ex, call, EntryKind.ERROR, body)
     return StepError(kind, message, call.key, ex.run.run_id)
+
+
+def _count(ex: Execution, outcome: str, took_us: int) -> None:
+    if telemetry.enabled():
+        attributes = {telemetry.AGENT: ex.run.kind, telemetry.OUTCOME: outcome}
+        telemetry.STEPS.add(1, attributes)
+        telemetry.STEP_SECONDS.record(took_us / 1e6, attributes)
 
 
 def _remember(ex: Execution, call: Call, kind: EntryKind, body: bytes) -> None:

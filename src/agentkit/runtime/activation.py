@@ -79,7 +79,11 @@ class Activation:
         names: dict[str, str | int] = {telemetry.RUN_ID: run.run_id, telemetry.AGENT: run.kind, telemetry.VERSION: run.version}
         with (
             logs.bound(run_id=run.run_id, agent=run.kind),
-            telemetry.span(telemetry.RUN, names | {telemetry.FENCE: run.fence}, parent=run.trace) as span,
+            telemetry.span(
+                telemetry.RUN,
+                names | {telemetry.TENANT: run.tenant, telemetry.FENCE: run.fence, telemetry.WORKER: self._engine.worker_id},
+                parent=run.trace,
+            ) as span,
         ):
             while True:
                 claim, outcome, ex = await self._attempt(claim)
@@ -113,10 +117,9 @@ class Activation:
             claim = Claim(
                 run.run_id, run.fence, seq=last, inbox_seq=run.inbox_seq, crashed=run.crashes > 0, durability=self._agent.durability
             )
-            if run.fence > 1:
-                self._engine.lane.append(
-                    claim, EntryKind.STATUS, "", PLAIN.encode({"status": "running", "worker": self._engine.worker_id}, "status")
-                )
+        if run.fence > 1 or again:
+            said = PLAIN.encode({"status": "running", "worker": self._engine.worker_id}, "status")
+            self._engine.lane.append(claim, EntryKind.STATUS, "", said)
         lenient = run.version != self._agent.version
         if lenient:
             entries = upcast(entries, run.version, self._agent.upcast)
@@ -163,6 +166,7 @@ async def run_agent(ex: Execution, agent: AnyAgent) -> Outcome:
         if ex.endings and _over(ex, outcome):
             outcome = await _endings(ex, outcome)
         tasks.cancel_scope.cancel()
+    ex.tasks = None  # news that comes from now on finds nobody to wake: the release tells whether the inbox moved
     return outcome
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
@@ -66,6 +68,7 @@ class Engine:
         self.local_roots: set[str] = set()
         self.suspects: deque[Held] = deque()
         self.draining = False
+        self.kinds: Sequence[str] = ()  # what queued runs this process executes; a runtime that only submits serves nothing
         self.tickets_put = self.taking = 0
         self.lease_s = max(settings.lease_s, store.min_lease_s)
         self.on_step: OnStep | None = None
@@ -83,7 +86,7 @@ class Engine:
         self.worker_id = uuid4().hex
         self._fenced = False
         self._ended = anyio.Event()
-        self.lane = Lane(self.store, self.worker_id, self.clock, lease_s=self.lease_s, on_dead=self._on_fenced, on_flush=_note_flush)
+        self.lane = Lane(self.store, self.worker_id, self.clock, lease_s=self.lease_s, on_dead=self._on_fenced, on_flush=self._note_flush)
         self.heartbeat = Heartbeat(
             self.store, self.worker_id, self.clock, self.lease_s, alive=self._alive, on_moved=self._on_moved, on_fenced=self._on_fenced
         )
@@ -122,7 +125,7 @@ class Engine:
         self._ended.set()
 
     async def _register(self) -> None:
-        kinds = ",".join(self.registry.kinds())
+        kinds = ",".join(self.kinds)
         while True:
             try:
                 await self.store.register(self.worker_id, kinds, f"{socket.gethostname()}:{os.getpid()}")
@@ -148,6 +151,8 @@ class Engine:
         with telemetry.span(
             telemetry.CHILD, {telemetry.RUN_ID: execution.run.run_id, telemetry.AGENT: runs[0].kind, telemetry.COUNT: len(runs)}
         ):
+            if telemetry.enabled():
+                runs = [replace(run, trace=telemetry.inject(run.trace)) for run in runs]
             created = await self.store.create(runs, parent=claim)
         ready: list[Ticket] = []
         for new, (answer, row) in zip(runs, created, strict=True):
@@ -249,6 +254,7 @@ class Engine:
         activation = Activation(self, claimed, local=self.is_local(claimed.run.run_id))
         self.active[claimed.run.run_id] = (activation, held)
         telemetry.RUNS_IN_FLIGHT.set(len(self.active))
+        telemetry.CLAIMS.add(1, {telemetry.OUTCOME: "granted"})
         if claimed.run.fence == 1:
             telemetry.RUNS_STARTED.add(1, {telemetry.AGENT: claimed.run.kind})
         if self.draining:
@@ -289,6 +295,8 @@ class Engine:
         if release.status.ended:
             self.local_roots.discard(run.run_id)
             telemetry.RUNS_ENDED.add(1, {telemetry.AGENT: run.kind, telemetry.STATUS: release.status.name.lower()})
+            if release.status == RunStatus.BURIED:
+                telemetry.RUNS_BURIED.add(1, {telemetry.AGENT: run.kind})
             if run.parent_id is not None:
                 self._untold.append(run.run_id)
                 self._told.set()
@@ -362,6 +370,13 @@ class Engine:
         for run_id in run_ids:
             self.poke(run_id)
 
+    def _note_flush(self, rows: int, seconds: float) -> None:
+        if telemetry.enabled():
+            telemetry.FLUSH_ROWS.record(rows)
+            telemetry.FLUSH_SECONDS.record(seconds)
+            telemetry.LANE_DEPTH.set(self.lane.rows)
+            telemetry.span_of_the_past(telemetry.FLUSH, time.time_ns() - int(seconds * 1e9), {telemetry.COUNT: rows})
+
     def _on_fenced(self) -> None:
         """This registration is over; `run` makes a new one."""
         self._fenced = True
@@ -371,8 +386,3 @@ class Engine:
 def ticket_of(run: Run) -> Ticket:
     """The ticket of a READY run."""
     return Ticket(run.run_id, run.kind, run.version, run.wake, run.tenant, run.priority, run.key, run.trace)
-
-
-def _note_flush(rows: int, seconds: float) -> None:
-    telemetry.FLUSH_ROWS.record(rows)
-    telemetry.FLUSH_SECONDS.record(seconds)

@@ -164,7 +164,8 @@ class RunHandle(Generic[O_co]):
             signal.codec.decode(body, f"signal {signal.name!r}")
         except NotSerialisable as exc:
             raise InvalidInput(f"signal {signal.name}", f"{exc.path or 'the value'}: {exc.problem}") from exc
-        await self._send(id or uuid4().hex, signal.topic(key), body)
+        # A name space of its own: an id that somebody chose must not hide a cancel or a child's end.
+        await self._send(uuid4().hex if id is None else f"id:{id}", signal.topic(key), body)
 
     async def cancel(self, reason: str = "", /) -> None:
         """Cancel the run and, level by level, its children. An ended run stays as it is."""
@@ -194,7 +195,9 @@ class RunHandle(Generic[O_co]):
         return fits[0]
 
     async def _send(self, message_id: str, topic: str, body: bytes) -> None:
-        signalled = await self._engine.store.signal(self._run_id, message_id, topic, body)
+        with telemetry.span(telemetry.SIGNAL, {telemetry.RUN_ID: self._run_id, telemetry.TOPIC: topic}) as span:
+            signalled = await self._engine.store.signal(self._run_id, message_id, topic, body)
+            span.set_attribute(telemetry.OUTCOME, signalled.answer)
         telemetry.SIGNALS.add(1, {telemetry.OUTCOME: signalled.answer})
         if signalled.answer == "unknown":
             raise RunNotFound(self._run_id)

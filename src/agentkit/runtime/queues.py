@@ -54,7 +54,7 @@ class Queues:
                 back.add(info.run_id)
         tickets = [t for run_id in sorted(back) if (t := await self._runtime.store.revive(run_id)) is not None]
         await self._runtime.engine.dispatch(tickets)
-        return len(back)
+        return len(tickets)
 
 
 def _name(agent: AnyAgent | str | None) -> str | None:

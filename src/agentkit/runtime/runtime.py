@@ -170,9 +170,11 @@ class Runtime:
             answer=self._answers.add,
         )
         engine.resources = resources
+        only = () if isinstance(self._worker, bool) else self._worker
+        engine.kinds = [f"{name}@{v}" for name, versions in self.registry.serves(only).items() for v in versions] if self._worker else ()
         engine.make_handle = lambda run_id, agent: RunHandle[Any](engine, self._hub, run_id, agent)
         self._sweeper = Sweeper(engine)
-        worker = Worker(engine, self._answers, self.clock, only=() if isinstance(self._worker, bool) else self._worker)
+        worker = Worker(engine, self._answers, self.clock, only=only)
         await tasks.start(engine.run, tasks)
         for loop in (self._stall.run, self._hub.run, self._answers.run, self._sweeper.run, worker.work_locals, worker.renew):
             tasks.start_soon(loop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,6 +15,9 @@ from agentkit.durable.recovery import Watch, observe
 from agentkit.errors import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentkit.ports.queue import Depth
     from agentkit.ports.records import Swept
     from agentkit.runtime.engine import Engine
 
@@ -62,9 +66,15 @@ class Sweeper:
         """One round; whether more is waiting. After an error the watch starts anew: who could not look has seen nobody silent."""
         engine = self._engine
         try:
-            oldest = max((d.oldest_s for d in (await engine.queue.depth()).values()), default=0.0)
+            depths = await engine.queue.depth()
+            _note_depths(depths)
+            oldest = max((d.oldest_s for d in depths.values()), default=0.0)
             lost_after_s = max(oldest, engine.lease_s) + engine.lease_s
+            began_ns = time.time_ns()
             swept = await engine.store.sweep(self._reap, max_crashes=engine.settings.max_crashes, lost_after_s=lost_after_s, limit=LIMIT)
+            if swept.taken_over:
+                attributes: dict[str, str | int] = {telemetry.WORKER: engine.worker_id, telemetry.COUNT: len(swept.taken_over)}
+                telemetry.span_of_the_past(telemetry.TAKE_OVER, began_ns, attributes)
             self._look(swept)
             await self._follow(swept)
             await self._purge()
@@ -85,6 +95,7 @@ class Sweeper:
         for gone in swept.taken_over:
             telemetry.RUNS_TAKEN_OVER.add(1)
             if gone.buried:
+                telemetry.RUNS_BURIED.add(1)
                 log.error("run %s is buried: it ended its process %d times", gone.run_id, gone.crashes)
             else:
                 log.warning("run %s is taken over from dead worker %s", gone.run_id, gone.owner)
@@ -99,3 +110,14 @@ class Sweeper:
             self._purged_at = now
             while await self._engine.store.purge(LIMIT) >= LIMIT:
                 await anyio.lowlevel.checkpoint()
+
+
+def _note_depths(depths: Mapping[str, Depth]) -> None:
+    if not telemetry.enabled():
+        return
+    for kind, depth in depths.items():
+        agent, _, version = kind.rpartition("@")
+        of = {telemetry.AGENT: agent, telemetry.VERSION: version}
+        telemetry.QUEUE_OLDEST_SECONDS.set(depth.oldest_s, of)
+        for state, count in (("ready", depth.ready), ("delayed", depth.delayed), ("leased", depth.leased), ("dead", depth.dead)):
+            telemetry.QUEUE_DEPTH.set(count, of | {telemetry.STATE: state})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 import anyio
@@ -91,6 +92,7 @@ class Worker:
             if engine.free() <= 0 or engine.suspects:
                 await engine.change(WAIT_S)
                 continue
+            began_ns = time.time_ns()
             try:
                 leases = await engine.queue.lease(min(engine.free(), BATCH), wait_s=WAIT_S, lease_s=engine.lease_s, kinds=kinds)
             except StoreError as exc:
@@ -99,6 +101,7 @@ class Worker:
                 continue
             if leases:
                 telemetry.TICKETS_LEASED.add(len(leases))
+                telemetry.span_of_the_past(telemetry.LEASE, began_ns, {telemetry.WORKER: engine.worker_id, telemetry.COUNT: len(leases)})
                 await self._take(await self._fit(leases))
 
     async def _fit(self, leases: Sequence[Lease]) -> list[Held]:

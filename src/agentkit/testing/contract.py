@@ -15,6 +15,7 @@ Advance = Callable[[float], Awaitable[None]]
 
 STEPS = 50  # time moves in so many steps, so that "within 1.25 leases" is seen to a hundredth of it
 SETTLE_S = 0.004  # of real time after each step, for adapters that work in a thread or on a server
+RACE_S = 50.0  # of real time for all of a race: a law that is broken must not hang
 GRACE_S = 10.0  # of real time for an answer that is due: generous, as a slow machine is no failure
 
 
@@ -46,7 +47,7 @@ def needs(able: bool, ability: str) -> None:
 
 
 async def race(*works: Callable[[], Awaitable[T]]) -> list[T | Exception]:
-    """Start all at once; what each returned or raised, in their order."""
+    """Start all at once; what each returned or raised, in their order. Raises `TimeoutError` when one of them does not end."""
     outcomes: dict[int, T | Exception] = {}
     start = anyio.Event()
 
@@ -57,10 +58,11 @@ async def race(*works: Callable[[], Awaitable[T]]) -> list[T | Exception]:
         except Exception as exc:  # noqa: BLE001  the caller asserts on it
             outcomes[number] = exc
 
-    async with anyio.create_task_group() as group:
-        for number, work in enumerate(works):
-            group.start_soon(run, number, work)
-        start.set()
+    with anyio.fail_after(RACE_S):
+        async with anyio.create_task_group() as group:
+            for number, work in enumerate(works):
+                group.start_soon(run, number, work)
+            start.set()
     return [outcomes[number] for number in range(len(works))]
 
 

@@ -64,7 +64,7 @@ class Hand:
     async def on_step(self, run_id: str, key: str, point: Literal["begin", "end"]) -> None:
         """`Engine.on_step`."""
         when = "before" if point == "begin" else "after"
-        self.reach(f"{when} step {short_name(key)}", f"{when} step {run_id}:{key}")
+        self.reach(f"{when} step {short_name(key)}", f"{when} step {short_name(key)} of {run_id}")
 
 
 hand = Hand()

@@ -61,6 +61,7 @@ class QueueBase(Contract):
         leases: list[Lease] = []
         while batch := await self.take(queue):
             leases += batch
+            assert len(leases) <= self.max_depth, "it gives out more than can have been put"
             if finish:
                 assert await queue.finish(batch) == [True]
         return leases

@@ -57,6 +57,7 @@ class DeliveryLaws(QueueBase):
             while batch := await self.take(client, 100):
                 assert all(await client.finish(batch))
                 leases += batch
+                assert len(leases) <= len(sent), "it gives out more than was put"
             return leases
 
         outcomes = await race(*(partial(consume, client) for client in (queue, second)))

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from functools import partial
 
-import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from agentkit.errors import InvalidKey, ValueConflict, ValueTooLarge
 from agentkit.ports.values import Value, ValueStore
@@ -134,7 +134,7 @@ class ValuesContract(Contract):
                 try:
                     await client.put("n", b"%d" % (int(found.value) + 1), expected=found.version)
                 except ValueConflict:
-                    await anyio.lowlevel.checkpoint()
+                    await checkpoint()
                 else:
                     return
 
@@ -224,14 +224,15 @@ class ValuesContract(Contract):
                 await second.put(f"k{n:03}", b"new")
                 await second.put(f"k{n - 1:03}", b"again")
                 await second.delete(f"k{(n * 7 % 100) | 1:03}")
-                await anyio.lowlevel.checkpoint()
+                await checkpoint()
             return []
 
         async def read() -> list[str]:
             seen: list[str] = []
-            while page := await store.scan("k", after=seen[-1] if seen else "", limit=3):
+            for _ in range(100):
+                page = await store.scan("k", after=seen[-1] if seen else "", limit=3)
                 seen += [found.key for found in page]
-                await anyio.lowlevel.checkpoint()
+                await checkpoint()
             return seen
 
         seen = (await race(write, read))[1]
