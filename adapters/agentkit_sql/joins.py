@@ -110,12 +110,12 @@ class JoinScripts:
         """Wake the parent when its condition holds; start the next children."""
         tickets: list[Ticket] = []
         for total, need_good, max_bad, slots, good, bad, active, fired in (yield self._join(parent_id, key)):
-            failed = bad > max_bad
-            if not fired and (failed or good >= need_good or good + bad >= total):
+            decided = bad > max_bad or good >= need_good or good + bad >= total
+            if decided and not fired:
                 yield self._fire(parent_id, key)
                 if (yield self._living(parent_id)):
                     tickets += (yield from self._changes.deliver(parent_id, f"join:{key}", f"join:{key}", JOINED, now)) or []
-            if not failed and active < slots:
+            if not decided and active < slots:
                 tickets += yield from self._start_next(parent_id, key, slots - active, now)
         return tickets
 

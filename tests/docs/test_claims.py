@@ -14,7 +14,7 @@ import pytest
 
 from agentkit import Settings
 from agentkit.cli.app import root
-from tests.docs.test_pages import PAGES, ROOT, blocks
+from tests.docs.test_pages import PAGES, ROOT, blocks, run
 
 HOW_TO = ROOT / "docs/how-to"
 ROW = re.compile(r"^\| `(AGENTKIT_\w+)` \| (?:`([^`]*)`|(\w+)) \|", re.MULTILINE)
@@ -75,6 +75,13 @@ def test_a_command_that_cannot_be_typed_is_found() -> None:
     assert problem("agentkit runs shew contract-17") == "no command 'shew'"
     assert problem("agentkit runs ls --old 1h") == "no option --old"
     assert len(TOLD) > 20
+
+
+@pytest.mark.timeout(120)
+def test_the_program_of_the_readme_says_what_it_promises_and_says_it_again(tmp_path: Path) -> None:
+    (block,) = blocks(ROOT / "README.md")
+
+    assert [run(block, tmp_path).stdout for _ in range(2)] == ["3 words, approved by ann\n"] * 2
 
 
 @pytest.mark.timeout(120)

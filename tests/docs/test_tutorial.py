@@ -27,14 +27,9 @@ class Shell:
         bin_folder = Path(sys.executable).parent
         ours = {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "HOME": str(folder), "COLUMNS": "120", "PYTHONUTF8": "1"}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGENTKIT_")}
+        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
         self._shell = subprocess.Popen(
-            ["bash", "--norc"],
-            cwd=folder,
-            env=inherited | ours,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
+            ["bash", "--norc"], cwd=folder, env=inherited | ours, stdin=pipe, stdout=pipe, stderr=nothing, text=True
         )
 
     def tell(self, command: str) -> str:

@@ -211,7 +211,7 @@ class RunSteps:
         return run.fence == 0 and run.status in {RunStatus.READY, RunStatus.PARKED}
 
     def _sleeps(self, run: Run, topic: str) -> bool:
-        return run.status is RunStatus.PARKED and (run.waiting_for != "window" or topic == "cancel")
+        return run.status is RunStatus.PARKED and (run.waiting_for not in {"window", "delay"} or topic == "cancel")
 
     def _wake(self, row: Row) -> Ticket:
         run = self._table.change(
@@ -374,7 +374,7 @@ def _new_run(new: NewRun, now: float, *, outside: bool) -> Run:
         seed=new.seed,
         deadline=new.deadline,
         wake_at=now + new.delay_s if delayed else None,
-        waiting_for="window" if outside else "",
+        waiting_for="window" if outside else "delay" if delayed else "",
         keep_s=new.keep_s,
         input=new.input,
         result=b"",

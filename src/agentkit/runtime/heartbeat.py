@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -83,13 +84,17 @@ class Heartbeat:
             await self._clock.sleep(self._lease_s / BEATS_PER_LEASE)
 
     async def _beat_there(self, tell: Callable[[Sequence[str] | None], None]) -> None:
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, None)
+        telling: asyncio.Future[None] | None = None
         while not self._stopped.is_set():
             if self._alive():
                 moved = await self._beat()
                 if self._stopped.is_set():
                     return
-                await asyncio.get_running_loop().run_in_executor(None, _quietly, tell, moved)
-            await asyncio.get_running_loop().run_in_executor(None, self._stopped.wait, self._lease_s / BEATS_PER_LEASE)
+                # Not waited for: a blocked app hears its news late, and lives all the same. The next beat brings the same news again.
+                if telling is None or telling.done():
+                    telling = in_thread(_quietly, tell, moved)
+            await in_thread(self._stopped.wait, self._lease_s / BEATS_PER_LEASE)
 
     async def _beat(self) -> Sequence[str] | None:
         """One beat; the runs with news, or None when we are fenced. A store that does not answer is nobody's death."""

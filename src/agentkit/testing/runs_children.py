@@ -121,6 +121,14 @@ class ChildrenLaws(RunsBase):
         assert await parent.finish(1) == []
         assert await parent.let_through() == [0, 1]
 
+    async def test_once_enough_children_are_good_no_further_child_starts(self, store: RunStore) -> None:
+        parent = await family(store, 6, need_good=1, window=2)
+        await parent.create_children()
+        await parent.park_parent()
+        assert run_ids(await parent.finish(0)) == ["parent"]
+        assert await parent.finish(1) == []
+        assert await parent.let_through() == [0, 1]
+
     async def test_a_running_parent_finds_the_message_and_needs_no_ticket(self, store: RunStore) -> None:
         parent = await family(store, 1)
         await parent.create_children()

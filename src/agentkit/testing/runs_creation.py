@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentkit.errors import StoreRefused
-from agentkit.ports.records import Claimed, EntryKind, ParentClaim, RunStatus
+from agentkit.ports.records import Claimed, EntryKind, ParentClaim, RunStatus, Signalled
 from agentkit.ports.runs import RunStore
 from agentkit.testing.contract import Advance, race
 from agentkit.testing.runs_base import (
@@ -141,6 +141,13 @@ class CreationLaws(RunsBase):
         assert (await sweep(store)).tickets == []
         await advance(1.1)
         assert run_ids((await sweep(store)).tickets) == ["later"]
+
+    async def test_a_signal_to_a_delayed_run_waits_for_its_time_too(self, store: RunStore, second: RunStore, advance: Advance) -> None:
+        await create(store, "run-1", delay_s=1.0)
+        assert await second.signal("run-1", "m", "topic", b"") == Signalled("accepted")
+        assert (await get(store, "run-1")).status is RunStatus.PARKED
+        await advance(1.1)
+        assert run_ids((await sweep(store)).tickets) == ["run-1"]
 
     async def test_children_of_a_parent_claimed_by_somebody_else_are_refused(self, store: RunStore) -> None:
         parent = await family(store, 2)
