@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 
 from agentkit.clock import SYSTEM
 from agentkit.errors import InvalidSetting, StoreUnavailable, nearest
+from agentkit.tasks import Gate
 from agentkit_sql.dialect import ROWS, Statement
 from agentkit_sql.sqlite import Job, Owner, call_in, connect
 
@@ -126,12 +127,17 @@ class Database:
         owner = self._owner
         if owner is None:
             raise StoreUnavailable(self.path, "it is closed: use it between open() and aclose()")
-        event = anyio.Event()
-        job = Job(script, current_token().native_token, event, write=write, sync=sync, topic=topic)
+        job = Job(script, current_token().native_token, Gate(), write=write, sync=sync, topic=topic)
         owner.put(job)
-        # Shielded: what is begun takes effect, so its answer must arrive (a claim that nobody knows of would never end).
-        with anyio.CancelScope(shield=True):
-            await event.wait()
+        try:
+            await job.gate.wait()
+        except BaseException:
+            # Cancelled: what is begun takes effect all the same, and nothing of the caller's may go on beside it.
+            with anyio.CancelScope(shield=True):
+                while not job.done:
+                    job.gate = Gate()
+                    await job.gate.wait()
+            raise
         if job.error is not None:
             raise job.error
         return job.result  # type: ignore[return-value]

@@ -17,9 +17,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import anyio
-
 from agentkit.errors import AgentKitError, InvalidSetting, StoreBusy, StoreCorrupt, StoreRefused, StoreUnavailable
+from agentkit.tasks import Gate
 from agentkit_sql.dialect import MANY, ROWS, SqliteDialect
 from agentkit_sql.schema import migrate
 
@@ -48,10 +47,11 @@ UNFIT_DATA = (UnicodeError, OverflowError, sqlite3.DataError, sqlite3.IntegrityE
 class Job(Generic[T]):
     """A script to run, and how to tell its caller."""
 
-    __slots__ = ("error", "event", "loop", "result", "script", "sync", "topic", "write")
+    __slots__ = ("done", "error", "gate", "loop", "result", "script", "sync", "topic", "write")
 
-    def __init__(self, script: Script[T], loop: Any, event: anyio.Event, *, write: bool, sync: bool, topic: str) -> None:
-        self.script, self.loop, self.event = script, loop, event
+    def __init__(self, script: Script[T], loop: Any, gate: Gate, *, write: bool, sync: bool, topic: str) -> None:
+        self.script, self.loop, self.gate = script, loop, gate
+        self.done = False
         self.write, self.sync, self.topic = write, sync, topic
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -293,16 +293,17 @@ class Owner:
 
 def answer(jobs: list[Job[Any]]) -> None:
     """Wake the callers, with one call for each event loop."""
-    events: dict[Any, list[anyio.Event]] = {}
+    by_loop: dict[Any, list[Job[Any]]] = {}
     for job in jobs:
-        events.setdefault(job.loop, []).append(job.event)
-    for loop, waiting in events.items():
-        call_in(loop, set_all, waiting)
+        by_loop.setdefault(job.loop, []).append(job)
+    for loop, waiting in by_loop.items():
+        call_in(loop, tell, waiting)
 
 
-def set_all(events: list[anyio.Event]) -> None:
-    for event in events:
-        event.set()
+def tell(jobs: list[Job[Any]]) -> None:
+    for job in jobs:
+        job.done = True
+        job.gate.set()
 
 
 def call_in(loop: Any, function: Callable[..., None], *args: object) -> None:

@@ -18,6 +18,7 @@ from agentkit.clock import SYSTEM
 from agentkit.errors import InvalidSetting, StoreRefused, StoreUnavailable
 from agentkit.ports.queue import Lease, Ticket
 from agentkit.ports.records import Entry, NewRun, RunWrite
+from agentkit.tasks import Gate
 from agentkit_sql import Sql, SqlRuns
 from agentkit_sql.dialect import COUNT, ROWS, Script
 from agentkit_sql.sqlite import Checkpointer, Job, Owner, connect
@@ -46,7 +47,7 @@ class Commits:
         self.owner = Owner(path, connect(path, 1, SYSTEM), self.topics.append)
 
     def job(self, script: Script[Any], loop: Any = None) -> Job[Any]:
-        job = Job(script, loop or current_token().native_token, anyio.Event(), write=True, sync=True, topic=TOPIC)
+        job = Job(script, loop or current_token().native_token, Gate(), write=True, sync=True, topic=TOPIC)
         self.owner.put(job)
         return job
 
@@ -83,7 +84,7 @@ async def test_what_comes_during_a_commit_is_committed_together(commits: Commits
     jobs = [commits.job(value(f"k{n}")) for n in range(10)]
     free.set()
     for job in (first, *jobs):
-        await job.event.wait()
+        await job.gate.wait()
         assert job.error is None
     assert len(commits.topics) <= 2
 
@@ -94,18 +95,18 @@ async def test_an_error_undoes_its_own_job_alone(commits: Commits) -> None:
     jobs = [commits.job(script) for script in (value("a"), refused("b"), value("a"), value("c"))]
     free.set()
     for job in jobs:
-        await job.event.wait()
+        await job.gate.wait()
     assert [type(job.error) for job in jobs] == [type(None), StoreRefused, StoreRefused, type(None)]
     found = commits.job(keys())
-    await found.event.wait()
+    await found.gate.wait()
     assert found.result == ["a", "c"]
 
 
 async def test_an_error_alone_in_its_transaction_leaves_the_connection_usable(commits: Commits) -> None:
     for script in (refused("a"), value("b")):
-        await commits.job(script).event.wait()
+        await commits.job(script).gate.wait()
     found = commits.job(keys())
-    await found.event.wait()
+    await found.gate.wait()
     assert found.result == ["b"]
 
 
@@ -114,7 +115,7 @@ async def test_a_caller_whose_event_loop_has_ended_harms_nobody(commits: Commits
     ended.close()
     commits.job(value("a"), ended)
     found = commits.job(keys())
-    await found.event.wait()
+    await found.gate.wait()
     assert found.result == ["a"]
 
 
@@ -122,7 +123,7 @@ async def test_a_job_that_comes_after_the_end_is_refused(commits: Commits) -> No
     await anyio.to_thread.run_sync(commits.owner.stop)
     late = commits.job(value("a"))
     with anyio.fail_after(10):
-        await late.event.wait()
+        await late.gate.wait()
     assert isinstance(late.error, StoreUnavailable)
 
 

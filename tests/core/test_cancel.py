@@ -146,6 +146,22 @@ async def test_a_body_under_a_shield_is_not_cut() -> None:
         assert await rt.steps("r") == ["slow#1"]
 
 
+class ShieldedWait(Agent[None, str]):
+    async def run(self, ctx: Context, _: None, /) -> str:
+        async with ctx.shield():
+            await ctx.sleep(3600)
+        return "slept"
+
+
+async def test_a_wait_under_a_shield_parks_like_any_other() -> None:
+    async with runtime(agents=[ShieldedWait]) as rt:
+        handle = await rt.submit(ShieldedWait, None)
+        await rt.settle()
+        assert (await handle.info()).status == "waiting"
+        await rt.clock.advance(4000)
+        assert await handle.result() == "slept"
+
+
 class Swallows(Agent[None, str]):
     async def run(self, ctx: Context, _: None, /) -> str:
         try:

@@ -5,6 +5,8 @@ A block is a program: it is saved in a new folder and run by itself. Words after
 - `title=app.py` names the file, which is then beside every block of its page;
 - `continued` puts the blocks of the page that came before in front of it;
 - `no-run` only compiles it; its first line is a comment that says why.
+
+A comment behind a `print` says what it prints.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from scripts.reference import exported, stale
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "adapters/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^(?P<indent> *)```python(?P<words>[^\n]*)\n(?P<code>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL)
+PRINTS = re.compile(r"^ *print\(.*  # (.+)$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 
 
@@ -61,6 +64,11 @@ def program(block: Block) -> str:
 EVERY_BLOCK = [block for page in PAGES if page.exists() for block in blocks(page)]
 
 
+def promised(block: Block) -> list[str]:
+    """What the comments behind the prints of a block say that they print; an ellipsis stands for anything."""
+    return [part.strip() for said in PRINTS.findall(block.code) for part in said.split("…") if part.strip()]
+
+
 def run(block: Block, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a block as a user would who saved it, in a folder with the named files of its page."""
     for other in blocks(block.page):
@@ -83,6 +91,7 @@ def test_a_block_of_a_page_runs_or_says_why_it_does_not(block: Block, tmp_path: 
     done = run(block, tmp_path)
 
     assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+    assert [said for said in promised(block) if said not in done.stdout] == [], f"{block}\n{done.stdout}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.exists()], ids=lambda page: str(page.relative_to(ROOT)))

@@ -6,8 +6,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Generator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ async def block(step: StepContext, seconds: float) -> int:
     effects_here().happen(step)
     reach("inside step block")
     if step.attempt == 1:
-        time.sleep(seconds)
+        time.sleep(seconds)  # noqa: ASYNC251  the very thing under test
     return 1
 
 
@@ -195,14 +194,9 @@ async def bulk(step: StepContext, size: int) -> str:
 AGENTS = (Part, Journey, Charged, Nap, Slow, Blocking, Waiting, Echo, Wide, Bulky)
 
 
-@asynccontextmanager
-async def lifespan() -> AsyncIterator[Mapping[type[Any], object]]:
-    yield {}
-
-
 def runtime() -> Runtime:
     """The runtime of a child process, by its environment."""
-    made = Runtime.from_env(agents=AGENTS, lifespan=lifespan)
+    made = Runtime.from_env(agents=AGENTS)
     if made.settings.state.startswith("sqlite"):
         _halt_inside_sweeps(made.store)
     return made

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from agentkit import Runtime, Settings
 from agentkit.testing.crash import Crew
-from tests.system.app import AGENTS, EFFECTS_FILE, Effects, lifespan
+from tests.system.app import AGENTS, EFFECTS_FILE, Effects
 
 LEASE_S = 1.0
+MARKS = [
+    pytest.mark.timeout(120),
+    pytest.mark.blocks_the_loop("steps note their effects in one call, in the loop, so that a kill leaves all of a line or nothing"),
+]
 Opened = Callable[..., AbstractAsyncContextManager[Runtime]]
 
 
@@ -43,12 +48,13 @@ async def crew(tmp_path: Path, url: str, effects: Effects) -> AsyncIterator[Crew
 @pytest.fixture
 def opened(url: str, effects: Effects) -> Opened:
     """A runtime in the test's own process, with the same short lease as the children."""
-    return lambda **given: open_runtime(url, **given)
+    return partial(open_runtime, url)
 
 
 @asynccontextmanager
-async def open_runtime(url: str, *, lease_s: float = LEASE_S, worker: bool = False, **settings: object) -> AsyncIterator[Runtime]:
-    runtime = Runtime(state=url, agents=AGENTS, lifespan=lifespan, worker=worker, settings=Settings.model_validate({"lease_s": lease_s, "grace_s": 2.0, **settings}))
+async def open_runtime(url: str, *, lease_s: float = LEASE_S, worker: bool = False, **settings: object) -> AsyncGenerator[Runtime]:
+    given = Settings.model_validate({"lease_s": lease_s, "grace_s": 2.0, **settings})
+    runtime = Runtime(state=url, agents=AGENTS, worker=worker, settings=given)
     runtime.store.min_lease_s = lease_s  # the adapter's own is for slow machines; see `Crew`
     async with runtime:
         yield runtime

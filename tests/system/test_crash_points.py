@@ -10,9 +10,9 @@ from agentkit.ports.records import Entry, Run, RunQuery
 from agentkit.testing.crash import Child, Crew
 from tests.system import proof
 from tests.system.app import PARTS, Effects, Journey, journey_of, submit_journey
-from tests.system.conftest import LEASE_S, Opened
+from tests.system.conftest import LEASE_S, MARKS, Opened
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.blocks_the_loop("steps note their effects in one call, in the loop, so that a kill leaves all of a line or nothing")]
+pytestmark = MARKS
 
 POINTS = [
     "before claim", "after claim", "before load", "after load",
@@ -80,7 +80,9 @@ async def test_a_submitter_that_dies_or_freezes_there_leaves_a_run_that_a_second
 
 
 @pytest.mark.parametrize("point", ["after create", "before put", "after put", "before ticketed"])
-async def test_a_run_whose_submitter_died_there_is_found_without_being_submitted_again(point: str, crew: Crew, opened: Opened, effects: Effects) -> None:
+async def test_a_run_whose_submitter_died_there_is_found_without_being_submitted_again(
+    point: str, crew: Crew, opened: Opened, effects: Effects
+) -> None:
     submitter = await crew.start(f"kill@{point}", act="tests.system.app:submit_journey")
     assert await submitter.ended() == -9
     async with opened(worker=True) as runtime:

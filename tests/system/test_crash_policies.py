@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,12 +11,9 @@ from agentkit import Runtime, StepError
 from agentkit.testing.crash import Child, Crew, until
 from tests.system import proof
 from tests.system.app import Charged, Effects
-from tests.system.conftest import Opened
+from tests.system.conftest import MARKS, Opened
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    pytest.mark.blocks_the_loop("steps note their effects in one call, in the loop, so that a kill leaves all of a line or nothing"),
-]
+pytestmark = MARKS
 
 NOT_YET, IN_IT, HAPPENED = "after write INTENT", "inside step charge, before its effect", "after step charge"
 hows = pytest.mark.parametrize("how", ["kill", "stop"])
@@ -24,7 +21,7 @@ points = pytest.mark.parametrize("point", [NOT_YET, HAPPENED])
 
 
 @asynccontextmanager
-async def halted(policy: str, halt: str, crew: Crew, opened: Opened) -> AsyncIterator[tuple[Runtime, Child]]:
+async def halted(policy: str, halt: str, crew: Crew, opened: Opened) -> AsyncGenerator[tuple[Runtime, Child]]:
     """A run under `policy` whose first worker halted; others are at work on it."""
     async with opened() as runtime:
         await runtime.submit(Charged, f"{policy} 4", run_id="probed-4")
@@ -88,7 +85,9 @@ async def test_ask_waits_for_the_operator_and_does_as_he_says(point: str, how: s
 
 
 @pytest.mark.parametrize("policy", ["rerun", "probe"])
-async def test_a_process_killed_inside_the_body_leaves_the_effect_to_its_policy(policy: str, crew: Crew, opened: Opened, effects: Effects) -> None:
+async def test_a_process_killed_inside_the_body_leaves_the_effect_to_its_policy(
+    policy: str, crew: Crew, opened: Opened, effects: Effects
+) -> None:
     async with halted(policy, f"kill@{IN_IT}", crew, opened) as (runtime, worker):
         assert await proof.result_of(runtime, "probed-4", Charged) == 8
         await settled(worker, runtime, effects, 1)

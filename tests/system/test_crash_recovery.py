@@ -8,12 +8,9 @@ from agentkit import Runtime
 from agentkit.testing.crash import Crew, until
 from tests.system import proof
 from tests.system.app import Charged, Effects, Nap, Slow, Waiting
-from tests.system.conftest import Opened
+from tests.system.conftest import MARKS, Opened
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    pytest.mark.blocks_the_loop("steps note their effects in one call, in the loop, so that a kill leaves all of a line or nothing"),
-]
+pytestmark = MARKS
 
 STATEMENTS = [f"inside sweep reap, after statement {n}" for n in (1, 2, 3, 4)]
 """Of the transaction that frees a dead worker's runs: its beat is gone, it is marked dead, its runs are found, they are freed."""
@@ -93,7 +90,9 @@ async def test_a_timer_fires_once_although_the_process_that_woke_the_run_died_th
         assert proof.made(effects.lines(), "nap:charge#1") == 1
 
 
-async def test_a_run_that_ends_its_process_each_time_is_buried_and_its_neighbours_are_not(crew: Crew, opened: Opened, effects: Effects) -> None:
+async def test_a_run_that_ends_its_process_each_time_is_buried_and_its_neighbours_are_not(
+    crew: Crew, opened: Opened, effects: Effects
+) -> None:
     async with opened() as runtime:
         handle = await runtime.submit(Slow, 0.3, run_id="poison")
         for n in range(5):

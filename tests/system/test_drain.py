@@ -10,12 +10,9 @@ from agentkit.ports.records import RunStatus
 from agentkit.testing.crash import Crew, until
 from tests.system import proof
 from tests.system.app import Effects, Slow, Waiting
-from tests.system.conftest import Opened
+from tests.system.conftest import MARKS, Opened
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    pytest.mark.blocks_the_loop("steps note their effects in one call, in the loop, so that a kill leaves all of a line or nothing"),
-]
+pytestmark = MARKS
 
 INSIDE = "inside step linger"
 LEAVING = ["before write READY", "after write READY", "before give_back", "after give_back", "before retire", "after retire"]

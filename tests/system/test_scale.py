@@ -46,7 +46,10 @@ async def test_ten_thousand_parked_runs_cost_no_tasks_and_no_file_handles(url: s
 
 async def test_a_thousand_concurrent_runs_in_one_worker_stay_under_300_mb(tmp_path: Path, url: str, effects: Effects) -> None:
     settings = {"concurrency": 1000}
-    async with Crew(tmp_path, "tests.system.app:runtime", url, lease_s=LEASE_S, settings=settings) as crew, open_runtime(url, lease_s=LEASE_S) as runtime:
+    async with (
+        Crew(tmp_path, "tests.system.app:runtime", url, lease_s=LEASE_S, settings=settings) as crew,
+        open_runtime(url, lease_s=LEASE_S) as runtime,
+    ):
         await runtime.submit_many(Slow, {f"run-{n}": 3600.0 for n in range(1000)})
         worker = await crew.start("tell@inside step linger#1000")
 

@@ -13,12 +13,9 @@ from agentkit.runtime.engine import ticket_of
 from agentkit.testing.crash import Child, Crew, until
 from tests.system import proof
 from tests.system.app import Blocking, Charged, Effects, Slow
-from tests.system.conftest import Opened, open_runtime
+from tests.system.conftest import MARKS, Opened, open_runtime
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    pytest.mark.blocks_the_loop("steps note their effects in one call, in the loop, so that a kill leaves all of a line or nothing"),
-]
+pytestmark = MARKS
 
 LONG_LEASE_S = 2.0  # here a machine too slow for its lease would fail the test: the other tests only gain a take-over by it
 
@@ -33,9 +30,7 @@ async def workers_of(runtime: Runtime) -> set[str]:
     return {row.worker_id for row in await runtime.store.workers()}
 
 
-async def test_a_second_process_never_steals_a_live_run_even_with_a_ticket_delivered_twice(
-    pair: Crew, url: str, effects: Effects
-) -> None:
+async def test_a_second_process_never_steals_a_live_run_even_with_a_ticket_delivered_twice(pair: Crew, url: str, effects: Effects) -> None:
     async with open_runtime(url, lease_s=LONG_LEASE_S) as runtime:
         await runtime.submit(Slow, 3 * LONG_LEASE_S, run_id="slow")
         owner = await pair.start("tell@inside step linger")
@@ -64,7 +59,9 @@ async def test_a_worker_whose_loop_is_blocked_for_three_leases_keeps_its_runs(pa
         assert await workers_of(runtime) == before
 
 
-async def test_a_loop_blocked_for_longer_than_its_stall_limit_loses_its_runs(tmp_path: Path, url: str, effects: Effects, opened: Opened) -> None:
+async def test_a_loop_blocked_for_longer_than_its_stall_limit_loses_its_runs(
+    tmp_path: Path, url: str, effects: Effects, opened: Opened
+) -> None:
     async with opened() as runtime, Crew(tmp_path, "tests.system.app:runtime", url, lease_s=1.0, settings={"stall_limit_s": 1.0}) as crew:
         await runtime.submit(Blocking, 20.0, run_id="blocking")
         owner = await crew.start("tell@inside step block")
@@ -108,8 +105,7 @@ async def test_two_workers_share_a_queue_and_every_run_is_made_once(pair: Crew, 
     runs = {f"run-{n}": f"fail {n}" for n in range(200)}
     async with open_runtime(url, lease_s=LONG_LEASE_S) as runtime:
         workers = [await pair.start("tell@after claim") for _ in range(2)]
-        for worker in workers:
-            await until("both are there", lambda: _registered(runtime, 3))
+        await until("both are there", lambda: _registered(runtime, 3))
         await runtime.submit_many(Charged, runs)
         for n, run_id in enumerate(runs):
             assert await proof.result_of(runtime, run_id, Charged) == 2 * n

@@ -298,11 +298,14 @@ class Context(StepContext):
     @asynccontextmanager
     async def shield(self) -> AsyncIterator[None]:
         """Inside it steps run although the run is cancelled."""
+        ex = self._execution
         token = shielded.set(True)
         try:
-            with anyio.CancelScope(shield=self._execution.leaving is None):
+            with anyio.CancelScope(shield=ex.leaving is None) as scope:
+                ex.shields.add(scope)
                 yield
         finally:
+            ex.shields.discard(scope)
             shielded.reset(token)
 
     @property
@@ -331,9 +334,13 @@ class Context(StepContext):
 
     async def durable(self) -> None:
         """Return once everything so far is durable."""
-        self._execution.check_open()
-        with self._execution.working():
-            await self._execution.journal.settled()
+        ex = self._execution
+        ex.check_open()
+        ex.waits.busy += 1  # by hand what `working` does: this is called as often as a step
+        try:
+            await ex.journal.settled()
+        finally:
+            ex.idle()
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:

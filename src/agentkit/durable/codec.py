@@ -28,7 +28,8 @@ class Codec:
         self.declared = declared
         self._adapter: TypeAdapter[Any] | None = None if declared in (None, Any) else TypeAdapter(declared)
         if self._adapter is not None:
-            self._dump, self._validate = self._adapter.dump_json, self._adapter.validate_json
+            # What the adapter's own methods call: every result passes here twice, and their keywords cost as much as the work.
+            self._dump, self._validate = self._adapter.serializer.to_json, self._adapter.validator.validate_json
 
     def encode(self, value: Any, what: str) -> bytes:
         """Bytes of JSON. Raises `NotSerialisable` with the path inside the value."""

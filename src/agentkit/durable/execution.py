@@ -128,6 +128,7 @@ class Execution:
         self.left_at: float | None = None
         self.cancelled: str | None = _reason(self.journal.cancel)
         self.bodies: set[anyio.CancelScope] = set()
+        self.shields: set[anyio.CancelScope] = set()
         self.endings: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = []
         self.shuffle: random.Random | None = None
         self.strict = claim.durability == "strict"
@@ -154,15 +155,15 @@ class Execution:
 
     def check_open(self) -> None:
         """Raises what keeps a new step from starting: `RunParked`, `RunCancelled`, or the reason the claim was lost."""
+        for limit in time_limits.get():  # first: also a run that leaves, and a dry replay, are cut where they were cut before
+            if limit.struck:
+                raise Interrupted(limit)
         if self.leaving is not None or self.draining:
             raise RunParked(self.leaving or "drain")
         if self.claim.error is not None:
             raise self.claim.error
         if self.cancelled is not None and not shielded.get():
             raise RunCancelled(self.run.run_id, self.cancelled)
-        for limit in time_limits.get():
-            if limit.struck:
-                raise Interrupted(limit)
 
     async def admit(self) -> None:
         """Wait for what bounds a new body: run-ahead, a full lane, a stale beat."""
@@ -330,6 +331,8 @@ class Execution:
         if self.leaving is None:
             self.plan = self.waits.plan(self.run.deadline)
             self.leaving, self.left_at = why, self.host.clock.monotonic()
+            for scope in self.shields:  # they keep a cancel of the run out, never its leaving: the frames must go
+                scope.shield = False
             if self.tasks is not None:
                 self.tasks.cancel_scope.cancel()
 

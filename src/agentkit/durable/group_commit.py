@@ -20,6 +20,7 @@ import anyio
 
 from agentkit.errors import ClaimLost, StoreBusy, StoreRefused, StoreUnavailable, WorkerFenced
 from agentkit.ports.records import Entry, EntryKind, Join, Release, RunWrite
+from agentkit.tasks import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,7 +79,7 @@ class Claim:
         self.released: Literal["ok", "moved"] | None = None
         self.closed = self.queued = self.sync = False
         self.error: Exception | None = None
-        self.waiters: list[tuple[int, anyio.Event]] = []
+        self.waiters: list[tuple[int, Gate]] = []
         self.on_inbox: Callable[[], None] | None = None
         self.on_lost: Callable[[], None] | None = None
 
@@ -145,7 +146,7 @@ class Lane:
         claim.seq = seq = claim.seq + 1
         claim.pending.append(Entry(seq, kind, key, attempt, fp, codec, body, int(self._clock.time() * 1000), took_us))
         self.rows += 1
-        if kind not in _LAGGING or claim.durability != "relaxed":
+        if claim.durability != "relaxed" or kind not in _LAGGING:
             claim.sync = True
         if not claim.lazy:
             self._enqueue(claim)
@@ -167,9 +168,9 @@ class Lane:
         while claim.acked < seq:
             if claim.error is not None:
                 raise claim.error
-            event = anyio.Event()
-            claim.waiters.append((seq, event))
-            await event.wait()
+            gate = Gate()
+            claim.waiters.append((seq, gate))
+            await gate.wait()
         if claim.error is not None:
             raise claim.error
 
@@ -178,9 +179,9 @@ class Lane:
         claim.close(release)
         self._enqueue(claim)
         while claim.released is None and claim.error is None:
-            event = anyio.Event()
-            claim.waiters.append((-1, event))
-            await event.wait()
+            gate = Gate()
+            claim.waiters.append((-1, gate))
+            await gate.wait()
         if claim.error is not None:
             raise claim.error
         if claim.released == "moved":
@@ -349,20 +350,20 @@ class Lane:
             claim.error = error
         self.rows -= len(claim.pending)
         claim.pending = []
-        for _, event in claim.waiters:
-            event.set()
+        for _, gate in claim.waiters:
+            gate.set()
         claim.waiters = []
         if claim.on_lost is not None:
             claim.on_lost()
 
 
 def _wake(claim: Claim) -> None:
-    later: list[tuple[int, anyio.Event]] = []
-    for seq, event in claim.waiters:
+    later: list[tuple[int, Gate]] = []
+    for seq, gate in claim.waiters:
         if (seq >= 0 and claim.acked >= seq) or (seq < 0 and claim.released is not None):
-            event.set()
+            gate.set()
         else:
-            later.append((seq, event))
+            later.append((seq, gate))
     claim.waiters = later
 
 

@@ -147,7 +147,14 @@ class Crew:
     """
 
     def __init__(
-        self, folder: Path, app: str, url: str, *, lease_s: float, settings: Mapping[str, object] | None = None, env: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        app: str,
+        url: str,
+        *,
+        lease_s: float,
+        settings: Mapping[str, object] | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.folder, self.app, self.lease_s = folder, app, lease_s
         given = {"state": url, "lease_s": lease_s, **(settings or {})}
