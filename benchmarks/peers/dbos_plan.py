@@ -12,11 +12,13 @@ from typing import Any
 import plan
 
 NEEDED = (3, 42, 0)
+told = ""
 if sqlite3.sqlite_version_info < NEEDED:
     try:
         import pysqlite3
     except ImportError:
         raise SystemExit(f"DBOS needs SQLite 3.42, Python's own here is {sqlite3.sqlite_version}, and pysqlite3 is not installed") from None
+    told = f" (on the SQLite of pysqlite3: it needs 3.42, Python's own is {sqlite3.sqlite_version})"
     sys.modules["sqlite3"] = pysqlite3
 
 from dbos import DBOS  # noqa: E402 - after SQLite is chosen
@@ -42,7 +44,7 @@ async def main() -> None:
     )
     DBOS.launch()
     try:
-        await plan.measure(f"DBOS {version('dbos')}", plans, at_once, lambda name: work())
+        await plan.measure(f"DBOS {version('dbos')}{told}", plans, at_once, lambda name: work())
     finally:
         DBOS.destroy()
 

@@ -35,6 +35,7 @@ from agentkit.errors import (
     RunBuried,
     RunCancelled,
     RunConflict,
+    RunEnded,
     RunError,
     RunNotFound,
     RunParked,
@@ -54,6 +55,7 @@ from agentkit.errors import (
     WorkerFenced,
 )
 from agentkit.ports.queue import Depth
+from agentkit.ports.records import Entry
 from agentkit.runtime.events import EventStream, Progress, RunEvent, Status, StatusChanged, StepEvent
 from agentkit.runtime.handle import RunHandle, RunInfo
 from agentkit.runtime.queues import DeadTicket
@@ -76,6 +78,7 @@ __all__ = [
     "Done",
     "Durability",
     "Effect",
+    "Entry",
     "EntryTooLarge",
     "EventStream",
     "InvalidInput",
@@ -95,6 +98,7 @@ __all__ = [
     "RunBuried",
     "RunCancelled",
     "RunConflict",
+    "RunEnded",
     "RunError",
     "RunEvent",
     "RunHandle",

@@ -7,6 +7,7 @@ AgentKitError
 │   └── RunTimeout                       its deadline passed
 ├── RunCancelled                         cancelled by somebody
 ├── RunNotFound   RunConflict            no such run; another run has that id
+├── RunEnded                             too late for a signal
 ├── SignalTimeout                        wait_for waited in vain
 ├── Misuse                               the code breaks a rule of durable execution
 │   ├── AmbiguousStep                    a step whose name is not the same in every replay
@@ -97,6 +98,14 @@ class RunConflict(AgentKitError):
         self.run_id, self.kind, self.wanted = run_id, kind, wanted
         what = "another input" if kind == wanted else f"agent {kind!r}, not {wanted!r}"
         super().__init__(f"run {run_id!r} exists with {what}: one run_id names one run; choose a new id")
+
+
+class RunEnded(AgentKitError):
+    """The run has ended, so a signal cannot reach it any more. Nothing was written."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"run {run_id!r} has ended: a signal reaches a run only before its end")
 
 
 class SignalTimeout(AgentKitError):

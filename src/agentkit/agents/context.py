@@ -183,6 +183,8 @@ class Context(StepContext):
         call_key = self._take(name, key)
         identity = fingerprint_of(name, info.name, fn, args if fingerprint is None else fingerprint)
         codec = info.codec if returns is None else codec_of(returns, name)
+        if probe is not None and function_of(probe, tuple(_STEP_CONTEXTS)).wants_context:
+            probe = partial(probe, StepContext(self._execution, call_key))
         call = Call(
             call_key,
             name,

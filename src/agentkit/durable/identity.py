@@ -38,15 +38,15 @@ class Scope:
         self.counts: dict[str, int] = {}
 
     def take(self, name: str, key: str | None, task: object) -> str:
-        """The key of the next call of `name`. Raises `AmbiguousStep` from a task that does not own the scope."""
+        """The key of the next call of `name`. Without a key of its own: raises `AmbiguousStep` from a task that does not own the scope."""
+        if key is not None:
+            return f"{self.path}{name}={key}"
         if self.owner is not task:
             if self.owner is not None:
                 raise AmbiguousStep(
                     self.path + name, "called from a task that does not own this scope, so its order could differ in a replay"
                 )
             self.owner = task
-        if key is not None:
-            return f"{self.path}{name}={key}"
         n = self.counts.get(name, 0) + 1
         self.counts[name] = n
         return f"{self.path}{name}#{n}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeVar
 
+import anyio
 import anyio.from_thread
 from anyio.lowlevel import current_token
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agentkit.runtime.runtime import Runtime
 
 R = TypeVar("R")
+LEAVE_S = 30.0  # for the drain at the end of the interpreter: the default grace and the last round trips
 
 
 class Door:
@@ -26,6 +27,8 @@ class Door:
         self._token: object | None = None
         self._thread: int | None = None
         self._lock = threading.Lock()
+        self._leaving: anyio.Event | None = None
+        self._failed: Exception | None = None
 
     def open(self) -> None:
         self._token, self._thread = current_token(), threading.get_ident()
@@ -43,7 +46,28 @@ class Door:
         return anyio.from_thread.run(fn, token=self._token)  # type: ignore[arg-type]  # anyio does not export the token's type
 
     def _enter(self, runtime: Runtime) -> None:
-        stack = ExitStack()
-        portal = stack.enter_context(anyio.from_thread.start_blocking_portal())
-        stack.enter_context(portal.wrap_async_context_manager(runtime))
-        atexit.register(stack.close)
+        """Open the runtime in a thread of its own, until the interpreter ends."""
+        started, ended = threading.Event(), threading.Event()
+        thread = threading.Thread(target=anyio.run, args=(self._stay, runtime, started, ended), name="agentkit-runtime", daemon=True)
+        thread.start()
+        started.wait()
+        if self._failed is not None:
+            raise self._failed
+        atexit.register(self._leave, ended, thread)
+
+    async def _stay(self, runtime: Runtime, started: threading.Event, ended: threading.Event) -> None:
+        try:
+            async with runtime:
+                self._leaving = anyio.Event()
+                started.set()
+                await self._leaving.wait()
+        except Exception as exc:  # noqa: BLE001 - it belongs to the caller of sync(), who waits in another thread
+            self._failed = exc
+        finally:
+            started.set()
+            ended.set()
+
+    def _leave(self, ended: threading.Event, thread: threading.Thread) -> None:
+        if self._leaving is not None and not ended.is_set():
+            anyio.from_thread.run_sync(self._leaving.set, token=self._token)  # type: ignore[arg-type]  # as above
+            thread.join(LEAVE_S)

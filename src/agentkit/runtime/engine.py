@@ -146,7 +146,9 @@ class Engine:
         await self.heartbeat.fresh()
 
     async def create_children(self, execution: Execution, runs: Sequence[NewRun]) -> None:
-        """Create the rows under the parent's claim and dispatch those that may start."""
+        """Create the rows under the parent's claim and dispatch those that may start. Raises `UnknownAgent` where nobody listed one."""
+        for kind, version in {(new.kind, new.version) for new in runs}:
+            self.registry.find(kind, version)
         claim = ParentClaim(execution.run.run_id, self.worker_id, execution.claim.fence)
         with telemetry.span(
             telemetry.CHILD, {telemetry.RUN_ID: execution.run.run_id, telemetry.AGENT: runs[0].kind, telemetry.COUNT: len(runs)}

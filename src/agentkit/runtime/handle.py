@@ -14,7 +14,7 @@ from agentkit import telemetry
 from agentkit.agents.base import output_codec
 from agentkit.durable.codec import PLAIN
 from agentkit.durable.identity import short_name
-from agentkit.errors import InvalidInput, NotSerialisable, RunBuried, RunCancelled, RunError, RunNotFound, RunTimeout, StepError
+from agentkit.errors import InvalidInput, NotSerialisable, RunBuried, RunCancelled, RunEnded, RunError, RunNotFound, RunTimeout, StepError
 from agentkit.ports.records import EntryKind, RunStatus
 from agentkit.runtime.activation import PUBLIC
 from agentkit.runtime.events import EventStream, Status
@@ -157,7 +157,7 @@ class RunHandle(Generic[O_co]):
 
         Raises:
             InvalidInput: the value does not fit the signal's type. Nothing was sent.
-            RunNotFound: no such run.
+            RunNotFound, RunEnded: nobody can take it any more. Nothing was sent.
         """
         try:
             body = signal.codec.encode(value, f"signal {signal.name!r}")
@@ -165,7 +165,8 @@ class RunHandle(Generic[O_co]):
         except NotSerialisable as exc:
             raise InvalidInput(f"signal {signal.name}", f"{exc.path or 'the value'}: {exc.problem}") from exc
         # A name space of its own: an id that somebody chose must not hide a cancel or a child's end.
-        await self._send(uuid4().hex if id is None else f"id:{id}", signal.topic(key), body)
+        if await self._send(uuid4().hex if id is None else f"id:{id}", signal.topic(key), body) == "ended":
+            raise RunEnded(self._run_id)
 
     async def cancel(self, reason: str = "", /) -> None:
         """Cancel the run and, level by level, its children. An ended run stays as it is."""
@@ -194,7 +195,7 @@ class RunHandle(Generic[O_co]):
             raise InvalidInput(f"resolve of run {row.run_id!r}", f"{len(fits)} steps fit {step!r}; open are: {asking}")
         return fits[0]
 
-    async def _send(self, message_id: str, topic: str, body: bytes) -> None:
+    async def _send(self, message_id: str, topic: str, body: bytes) -> str:
         with telemetry.span(telemetry.SIGNAL, {telemetry.RUN_ID: self._run_id, telemetry.TOPIC: topic}) as span:
             signalled = await self._engine.store.signal(self._run_id, message_id, topic, body)
             span.set_attribute(telemetry.OUTCOME, signalled.answer)
@@ -207,3 +208,4 @@ class RunHandle(Generic[O_co]):
             await self._engine.tell([self._run_id])
         self._engine.poke(self._run_id)
         self._hub.poke((self._run_id,))
+        return signalled.answer

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from functools import partial
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.from_thread
 from anyio.lowlevel import current_token
 
 from agentkit import telemetry
@@ -66,12 +65,7 @@ class Heartbeat:
         if not isinstance(self._clock, SystemClock):
             await self._beat_here()
             return
-        token = current_token()
-
-        def tell(moved: Sequence[str] | None) -> None:
-            anyio.from_thread.run_sync(self._tell, moved, token=token)
-
-        thread = threading.Thread(target=lambda: asyncio.run(self._beat_there(tell)), name="agentkit-heartbeat", daemon=True)
+        thread = threading.Thread(target=asyncio.run, args=(self._beat_there(tell_in_loop()),), name="agentkit-heartbeat", daemon=True)
         thread.start()
         try:
             await anyio.sleep_forever()
@@ -83,18 +77,12 @@ class Heartbeat:
             self._tell(await self._beat())
             await self._clock.sleep(self._lease_s / BEATS_PER_LEASE)
 
-    async def _beat_there(self, tell: Callable[[Sequence[str] | None], None]) -> None:
-        in_thread = partial(asyncio.get_running_loop().run_in_executor, None)
-        telling: asyncio.Future[None] | None = None
+    async def _beat_there(self, soon: Callable[..., None]) -> None:
         while not self._stopped.is_set():
             if self._alive():
-                moved = await self._beat()
-                if self._stopped.is_set():
-                    return
                 # Not waited for: a blocked app hears its news late, and lives all the same. The next beat brings the same news again.
-                if telling is None or telling.done():
-                    telling = in_thread(_quietly, tell, moved)
-            await in_thread(self._stopped.wait, self._lease_s / BEATS_PER_LEASE)
+                soon(self._tell, await self._beat())
+            self._stopped.wait(self._lease_s / BEATS_PER_LEASE)  # blocks this loop, in which nothing else runs
 
     async def _beat(self) -> Sequence[str] | None:
         """One beat; the runs with news, or None when we are fenced. A store that does not answer is nobody's death."""
@@ -123,9 +111,13 @@ class Heartbeat:
             self._on_moved(moved)
 
 
-def _quietly(tell: Callable[[Sequence[str] | None], None], moved: Sequence[str] | None) -> None:
-    """The app's loop may be gone by now: then nobody is left to be told."""
-    try:
-        tell(moved)
-    except RuntimeError:
-        log.debug("the event loop of the runtime is gone")
+def tell_in_loop() -> Callable[..., None]:
+    """A function that has another called in this event loop, from any thread, without waiting for it."""
+    loop: Any = current_token().native_token
+    soon: Callable[..., object] = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+
+    def tell(function: Callable[..., None], *args: object) -> None:
+        with suppress(RuntimeError):  # the app's loop is gone: nobody is left to be told
+            soon(function, *args)
+
+    return tell
