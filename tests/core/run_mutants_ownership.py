@@ -331,7 +331,7 @@ class LoadsInPages(InMemoryRuns):
 @breaks("the_first_result_after_a_claim_forgets_the_crashes_before")
 class CrashesNeverForgotten(InMemoryRuns):
     def _write(self, worker_id: str, write: RunWrite) -> Written:
-        return super()._write(worker_id, replace(write, clear_crashes=False))
+        return super()._write(worker_id, write._replace(clear_crashes=False))
 
 
 @breaks("of_many_racing_creators_one_creates_and_the_others_find_it")

@@ -92,7 +92,7 @@ class Agent(Generic[I_contra, O_co]):
             raise TypeError(f"{cls.__qualname__}.version = {cls.version!r}: a string of 1 to 100 letters, digits, '.', '_' or '-'")
         found = type_arguments(cls)
         if found is None:
-            raise TypeError(f"class {cls.__qualname__}(Agent): write its types, as in class {cls.__qualname__}(Agent[Question, Answer])")
+            raise TypeError(f"class {cls.__name__}(Agent): write its types, as in class {cls.__name__}(Agent[Question, Answer])")
         cls.input_type, cls.output_type = found
 
 

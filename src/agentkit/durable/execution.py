@@ -138,7 +138,7 @@ class Execution:
         self._skew = store_now - host.clock.monotonic()
         self._topics: dict[str, deque[Message]] = {}
         self._dirty = False
-        self._supervised = False
+        self.supervised = False
         self._nudged = anyio.Event()
         self._sort(messages)
         claim.on_inbox, claim.on_lost = self.poke, self._lost
@@ -254,8 +254,8 @@ class Execution:
 
     def nudge(self) -> None:
         """Something a park depends on changed."""
-        if not self._supervised and self.tasks is not None:
-            self._supervised = True
+        if not self.supervised and self.tasks is not None:
+            self.supervised = True
             self.tasks.start_soon(self._supervise)
         self._nudged.set()
 

@@ -144,7 +144,7 @@ class Lane:
         if claim.closed or claim.error is not None:
             raise claim.error or ClaimLost(claim.run_id, claim.fence)
         claim.seq = seq = claim.seq + 1
-        claim.pending.append(Entry(seq, kind, key, attempt, fp, codec, body, int(self._clock.time() * 1000), took_us))
+        claim.pending.append(Entry(seq, int(kind), key, attempt, fp, codec, body, int(self._clock.time() * 1000), took_us))
         self.rows += 1
         if claim.durability != "relaxed" or kind not in _LAGGING:
             claim.sync = True

@@ -7,20 +7,16 @@ each other on asyncio, so ordinals taken inside them would differ between replay
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from pathlib import PurePath
 from typing import Any
-from uuid import UUID
 
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, to_json
 
 from agentkit.errors import AmbiguousStep
 
@@ -61,43 +57,50 @@ def short_name(key: str) -> str:
     return key.rpartition("/")[2].partition("#")[0].partition("=")[0]
 
 
-_PLAIN: tuple[tuple[type | tuple[type, ...], Callable[[Any], object]], ...] = (
-    (BaseModel, lambda v: v.model_dump(mode="json")),
-    (enum.Enum, lambda v: v.value),
-    ((datetime, date, time), lambda v: v.isoformat()),
-    (timedelta, lambda v: v.total_seconds()),
-    ((bytes, bytearray), lambda v: hashlib.blake2b(v, digest_size=8).hexdigest()),
-    (AbstractSet, lambda v: sorted(map(str, v))),
-    ((PurePath, UUID, Decimal), str),
-)
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
-def _plain(value: object) -> object:
-    """What stands for a value in a fingerprint. Secrets and objects of the app by their type: their content is not the call's identity."""
-    if hasattr(value, "get_secret_value"):  # pydantic's secrets; naming their types would import half of it
-        return f"<{type(value).__name__}>"
-    for types, plain in _PLAIN:
-        if isinstance(value, types):
-            return plain(value)
+def _canonical(value: Any) -> Any:
+    """The value with every order that could differ between processes settled: keys of mappings, elements of sets.
+
+    Secrets, and objects that JSON does not know, stand there by their type: their content is not the call's identity.
+    """
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if kind is dict:
+        return {key: _canonical(value[key]) for key in _in_order(value)}
+    if kind is list or kind is tuple:
+        return [_canonical(part) for part in value]
+    if isinstance(value, BaseModel):
+        return {name: _canonical(part) for name, part in value.__dict__.items()}
+    if isinstance(value, AbstractSet):
+        return sorted(map(str, value))
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: getattr(value, f.name) for f in fields(value)}
+        return {f.name: _canonical(getattr(value, f.name)) for f in fields(value)}
+    return _by_type(value) if hasattr(value, "get_secret_value") else value
+
+
+def _in_order(keys: Iterable[Any]) -> list[Any]:
+    try:
+        return sorted(keys)
+    except TypeError:  # keys of mixed types
+        return sorted(keys, key=str)
+
+
+def _by_type(value: object) -> str:
     return f"<{type(value).__qualname__}>"
-
-
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain).encode
-_encode_unsorted = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=_plain).encode
 
 
 def fingerprint(name: str, function: str, args: object) -> str:
     """Digest of the name and the arguments as canonical JSON, then the function's name (not hashed) and a preview."""
+    canonical = _canonical(args)
     try:
-        text = _encode(args)
-    except TypeError:  # keys of mixed types have no order
-        text = _encode_unsorted(args)
-    digest = hashlib.blake2b(f"{name} {text}".encode("utf-8", "surrogatepass"), digest_size=DIGEST_CHARS // 2).hexdigest()
-    # Cut by bytes, and without half surrogates, which no store could hold.
-    shown = text[:PREVIEW_BYTES] if text.isascii() else text.encode("utf-8", "ignore")[:PREVIEW_BYTES].decode("utf-8", "ignore")
-    return f"{digest} {function} {shown}"
+        text = to_json(canonical, fallback=_by_type, bytes_mode="base64", inf_nan_mode="constants")
+    except PydanticSerializationError:  # half surrogates, which no store could hold either
+        text = json.dumps(canonical, default=_by_type).encode()
+    digest = hashlib.blake2b(b"%s %s" % (name.encode(), text), digest_size=DIGEST_CHARS // 2).hexdigest()
+    return f"{digest} {function} {text[:PREVIEW_BYTES].decode('utf-8', 'ignore')}"
 
 
 def same_call(recorded: str, asked: str) -> bool:

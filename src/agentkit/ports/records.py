@@ -197,8 +197,7 @@ class Release:
     """READY only: the ticket is given back to the queue right after, so recovery need not put one."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunWrite:
+class RunWrite(NamedTuple):
     """What one run adds to a batch."""
 
     run_id: str

@@ -165,7 +165,8 @@ async def run_agent(ex: Execution, agent: AnyAgent) -> Outcome:
         outcome = await _guarded(ex, agent, ctx)
         if ex.endings and _over(ex, outcome):
             outcome = await _endings(ex, outcome)
-        tasks.cancel_scope.cancel()
+        if ex.supervised:  # cancelling a group in which nothing runs costs as much as the group
+            tasks.cancel_scope.cancel()
     ex.tasks = None  # news that comes from now on finds nobody to wake: the release tells whether the inbox moved
     return outcome
 

@@ -95,8 +95,8 @@ def error_of(row: Run) -> Exception:
 class RunHandle(Generic[O_co]):
     """A run by its id. Making one does no I/O; every method asks the store."""
 
-    def __init__(self, engine: Engine, hub: Hub, run_id: str, agent: AnyAgent | None) -> None:
-        self._engine, self._hub, self._run_id, self._agent = engine, hub, run_id, agent
+    def __init__(self, engine: Engine, hub: Hub, run_id: str, agent: AnyAgent | None, seen: Run | None = None) -> None:
+        self._engine, self._hub, self._run_id, self._agent, self._seen = engine, hub, run_id, agent, seen
 
     @property
     def run_id(self) -> str:
@@ -123,7 +123,8 @@ class RunHandle(Generic[O_co]):
         clock = self._engine.clock
         began, reminded = clock.monotonic(), 0.0
         with self._hub.watch(self._run_id) as watcher:
-            row = await self._row()
+            row, self._seen = self._seen or await self._row(), None
+            self._hub.poke((self._run_id,))  # it may have gone on since it was seen
             while not row.status.ended:
                 waited = clock.monotonic() - began
                 if timeout_s is not None and waited >= timeout_s:
@@ -132,7 +133,7 @@ class RunHandle(Generic[O_co]):
                     reminded = waited
                     await self._remind(row)
                 if await watcher.next(POLL_S if timeout_s is None else min(POLL_S, timeout_s - waited)):
-                    row = await self._row()
+                    row = watcher.row or await self._row()
             return self._value(row)
 
     def _value(self, row: Run) -> O_co:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,14 @@ import anyio
 from agentkit.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from agentkit.ports.records import Run
     from agentkit.ports.runs import RunStore
 
 POLL_S = 1.0  # what a missed notification costs at most
 PAUSE_S = 0.02  # between two rounds: under load the waiters look fifty times a second, not at every commit
+LOOKING = 10  # times as long as a look took is the pause after it: however many are watched, it costs a tenth
 PAGE = 500  # runs of one read
 
 
@@ -44,8 +46,11 @@ class Hub:
 
     def __init__(self, store: RunStore) -> None:
         self._store = store
+        self.mine: Container[str] = ()
+        """Runs at work in this process: their ends are told by `poke`."""
         self._watchers: dict[str, set[Watcher]] = {}
-        self._wanted = anyio.Event()
+        self._due: set[str] = set()
+        self._changed, self._wanted = anyio.Event(), anyio.Event()
 
     @contextmanager
     def watch(self, run_id: str, *, journal: bool = False) -> Iterator[Watcher]:
@@ -61,13 +66,24 @@ class Hub:
                 del self._watchers[run_id]
 
     def poke(self, run_ids: Iterable[str]) -> None:
-        """These runs changed here, and it is durable."""
-        for run_id in run_ids:
-            for watcher in self._watchers.get(run_id, ()):
-                watcher.event.set()
+        """These runs changed here, and it is durable. What ends together is read together."""
+        changed = self._watchers.keys() & set(run_ids)
+        if changed:
+            self._due |= changed
+            self._changed.set()
 
     async def run(self) -> None:
-        """Pass on what other processes change, while anybody watches."""
+        """Show the rows that changed to those who watch them."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._follow_others)
+            while True:
+                await self._changed.wait()
+                self._changed = anyio.Event()
+                due, self._due = list(self._due), set()
+                await self._look(due)
+
+    async def _follow_others(self) -> None:
+        """While anybody watches, look at everything when another process may have changed it."""
         token = 0
         while True:
             if not self._watchers:
@@ -75,16 +91,27 @@ class Hub:
                 await self._wanted.wait()
             try:
                 token = await self._store.changed(token, POLL_S)
-                await self._look()
             except StoreError:
                 await anyio.sleep(POLL_S)
-            await anyio.sleep(PAUSE_S)
+            began = time.perf_counter()
+            await self._look([run_id for run_id in self._watchers if self._elsewhere(run_id)])
+            await anyio.sleep(max(PAUSE_S, LOOKING * (time.perf_counter() - began)))
 
-    async def _look(self) -> None:
-        watched = list(self._watchers)
-        for i in range(0, len(watched), PAGE):
-            page = watched[i : i + PAGE]
-            for run_id, row in zip(page, await self._store.get(page), strict=True):
+    def _elsewhere(self, run_id: str) -> bool:
+        """Whether somebody else may change what is waited for: of a run that is at work here, this process says itself when it ends."""
+        return run_id not in self.mine or any(watcher.journal for watcher in self._watchers[run_id])
+
+    async def _look(self, run_ids: Sequence[str]) -> None:
+        for i in range(0, len(run_ids), PAGE):
+            page = run_ids[i : i + PAGE]
+            try:
+                rows = await self._store.get(page)
+            except StoreError:
+                self._due.update(page)
+                await anyio.sleep(POLL_S)
+                self._changed.set()
+                return
+            for run_id, row in zip(page, rows, strict=True):
                 for watcher in self._watchers.get(run_id, ()):
                     _show(watcher, row)
 

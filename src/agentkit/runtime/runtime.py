@@ -20,6 +20,7 @@ from agentkit.errors import InvalidSetting, Misuse
 from agentkit.ports.records import RunQuery, RunStatus
 from agentkit.runtime import serverless, submission
 from agentkit.runtime.activation import PUBLIC
+from agentkit.runtime.creation import Creation
 from agentkit.runtime.door import Door
 from agentkit.runtime.engine import Engine
 from agentkit.runtime.events import Status
@@ -156,6 +157,7 @@ class Runtime:
     async def _start(self, tasks: anyio.abc.TaskGroup, resources: Mapping[type[Any], object]) -> None:
         self._tasks = tasks
         self._hub = Hub(self.store)
+        self.creation = Creation(self.store)
         self._answers = Answers(self.tickets)
         self._stall = StallWatch(warn_s=self.settings.stall_warn_s)
         self._engine = engine = Engine(
@@ -170,6 +172,7 @@ class Runtime:
             answer=self._answers.add,
         )
         engine.resources = resources
+        self._hub.mine = engine.active
         only = () if isinstance(self._worker, bool) else self._worker
         engine.kinds = [f"{name}@{v}" for name, versions in self.registry.serves(only).items() for v in versions] if self._worker else ()
         engine.make_handle = lambda run_id, agent: RunHandle[Any](engine, self._hub, run_id, agent)
@@ -239,8 +242,8 @@ class Runtime:
             RunConflict, InvalidInput, Overloaded: nothing was started.
             RunError, RunCancelled: as `RunHandle.result`.
         """
-        run_id = await submission.start_here(self, agent, input, run_id=run_id, tenant=tenant, timeout_s=timeout_s)
-        return await self.handle(run_id, agent).result()
+        row = await submission.start_here(self, agent, input, run_id=run_id, tenant=tenant, timeout_s=timeout_s)
+        return await RunHandle[O](self.engine, self._hub, row.run_id, agent, row).result()
 
     async def submit(
         self,

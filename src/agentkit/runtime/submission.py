@@ -57,17 +57,17 @@ def _deadline(runtime: Runtime, timeout_s: float | None) -> float | None:
 
 async def start_here(
     runtime: Runtime, agent: type[Agent[I, O]], value: I, *, run_id: str | None, tenant: str, timeout_s: float | None
-) -> str:
-    """Create a run for this process, or find it; returns its id."""
+) -> Run:
+    """Create a run for this process, or find it."""
     engine = runtime.engine
     if len(engine.locals) >= runtime.settings.max_waiting and engine.free() <= 0:
         raise Overloaded("this runtime", runtime.settings.max_waiting, 1.0)
     run = new_run(runtime, agent, value, run_id, agent.version, tenant=tenant, deadline=_deadline(runtime, timeout_s), held=True)
     engine.local_roots.add(run.run_id)
-    row = _checked(run, *(await runtime.store.create([run]))[0])
+    row = _checked(run, *(await runtime.creation.create([run]))[0])
     if row.status == RunStatus.READY:
         await engine.dispatch([ticket_of(row)], local=True)
-    return run.run_id
+    return row
 
 
 def _checked(run: NewRun, answer: str, row: Run | None) -> Run:
@@ -114,7 +114,7 @@ async def submit(
 
 
 async def _queue(runtime: Runtime, runs: list[NewRun]) -> None:
-    created = await runtime.store.create(runs)
+    created = await runtime.creation.create(runs)
     rows = [_checked(run, answer, row) for run, (answer, row) in zip(runs, created, strict=True)]
     tickets = [ticket_of(row) for row in rows if row.status == RunStatus.READY and not row.ticketed]
     if tickets:
