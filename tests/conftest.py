@@ -16,6 +16,7 @@ WATCHED = ["agentkit", "agentkit_sql"]
 MAY_BLOCK = {
     "<frozen importlib._bootstrap>": {"_find_and_load"},  # an adapter is imported on first use, once per process
     "importlib/metadata/__init__.py": {"entry_points"},  # and found by entry point just before
+    "agentkit/runtime/heartbeat.py": {"_beat_there"},  # a loop of its own, in which nothing else runs
     "logging/__init__.py": {"emit"},  # a log line is written where it is logged, as everywhere in Python
 }
 

@@ -62,23 +62,28 @@ class LockStepRow:
         return anyio.run(self._measure, bench)
 
     async def _measure(self, bench: Bench) -> list[Figure]:
-        runs = bench.size(200, 50)
+        runs, long = bench.size(200, 50), bench.size(100, 20)
         with closing(CommitPerStep(bench.file("raw"))) as single, closing(GroupCommit(bench.file("group"))) as group:
             async with database(bench, "lock-step") as runtime:
                 samples = await bench.alternate({
-                    "ours": lambda: steps_a_second(runtime, LockStep, runs=runs),
-                    "raw commit": lambda: raw_steps_a_second(single.write, runs=runs, at_once=AT_ONCE),
-                    "raw group": lambda: raw_steps_a_second(group.write, runs=runs, at_once=AT_ONCE),
+                    "ours": lambda: steps_a_second(runtime, LockStep, runs=AT_ONCE, steps=long),
+                    "raw commit": lambda: raw_steps_a_second(single.write, runs=AT_ONCE, at_once=AT_ONCE, steps=long),
+                    "raw group": lambda: raw_steps_a_second(group.write, runs=AT_ONCE, at_once=AT_ONCE, steps=long),
+                    "short": lambda: steps_a_second(runtime, LockStep, runs=runs),
                     "effects": lambda: steps_a_second(runtime, Effects, runs=runs),
                 })  # fmt: skip
         rates = {f"{name}/s": samples.median(name) for name in ("ours", "raw commit", "raw group")}
-        effects = {"ours/s": samples.median("effects")}
+
+        def against_raw(title: str, name: str) -> Figure:
+            return Figure(title, samples.ratio(name, "raw commit"), "x", details={"ours/s": samples.median(name)})
+
         return [
-            Figure("50 runs in lock step / one raw commit per step", samples.ratio("ours", "raw commit"), "x", Bar(5, aim=8), rates),
-            Figure("the same / raw group commit (the ceiling)", samples.ratio("ours", "raw group"), "x"),
             Figure(
-                "50 runs of effects (two entries a step) / one raw commit", samples.ratio("effects", "raw commit"), "x", details=effects
+                f"50 runs in lock step, {long} steps each / raw commits", samples.ratio("ours", "raw commit"), "x", Bar(5, aim=8), rates
             ),
+            Figure("the same / raw group commit (the ceiling)", samples.ratio("ours", "raw group"), "x"),
+            against_raw("runs of 10 steps, their start and end included / raw commits", "short"),
+            against_raw("runs of 10 effects (two entries a step) / raw commits", "effects"),
         ]
 
 
@@ -91,15 +96,23 @@ class JitterRow:
         return anyio.run(self._measure, bench)
 
     async def _measure(self, bench: Bench) -> list[Figure]:
-        runs = bench.size(200, 50)
+        runs, long = bench.size(200, 50), bench.size(40, 20)
 
         async def ceiling() -> float:
-            return runs * STEPS / await side_by_side(runs, AT_ONCE, lambda _: bare(STEPS, advance_slowly))
+            return AT_ONCE * long / await side_by_side(AT_ONCE, AT_ONCE, lambda _: bare(long, advance_slowly))
 
         async with database(bench, "jitter") as runtime:
-            samples = await bench.alternate({"ours": lambda: steps_a_second(runtime, Jittered, runs=runs), "no store": ceiling})
+            samples = await bench.alternate({
+                "ours": lambda: steps_a_second(runtime, Jittered, runs=AT_ONCE, steps=long),
+                "no store": ceiling,
+                "short": lambda: steps_a_second(runtime, Jittered, runs=runs),
+            })  # fmt: skip
         rates = {f"{name}/s": samples.median(name) for name in ("ours", "no store")}
-        return [Figure("50 runs, steps of 0 to 5 ms / the same without a store", samples.ratio("ours", "no store"), "x", Bar(0.6), rates)]
+        short = {"ours/s": samples.median("short")}
+        return [
+            Figure("50 runs, steps of 0 to 5 ms / the same without a store", samples.ratio("ours", "no store"), "x", Bar(0.6), rates),
+            Figure("runs of 10 such steps, start and end included", samples.ratio("short", "no store"), "x", details=short),
+        ]
 
 
 class OneAtATimeRow:

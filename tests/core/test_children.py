@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import pytest
@@ -15,7 +15,7 @@ from agentkit.testing import LocalRuntime, runtime
 class Double(Agent[int, int]):
     """Doubles; negative numbers fail; over a hundred it first sleeps so many seconds."""
 
-    ran: list[int] = []
+    ran: ClassVar[list[int]] = []
 
     async def run(self, ctx: Context, n: int, /) -> int:
         self.ran.append(n)
@@ -121,7 +121,8 @@ async def test_a_need_says_when_the_join_is_decided(
         await rt.clock.advance(after_s)
         result = await handle.result()
         assert {k: v for k, v in result["bad"].items() if v != "NotInTime"} == {k: v for k, v in bad.items() if v != "NotInTime"}
-        assert result["good"] == good and result["bad"] == bad
+        assert result["good"] == good
+        assert result["bad"] == bad
 
 
 @pytest.mark.parametrize("need", [Need.at_least(2), Need.at_least(2, within_s=60)])
@@ -150,7 +151,8 @@ async def test_two_children_of_one_key_are_refused_before_anything_starts() -> N
     async with runtime(agents=ALL) as rt:
         with pytest.raises(RunError, match="two children have the same key") as caught:
             await rt.run(Needs, [1, 1])
-        assert caught.value.kind == AmbiguousStep.__name__ and Double.ran == []
+        assert caught.value.kind == AmbiguousStep.__name__
+        assert Double.ran == []
 
 
 async def test_a_map_of_a_thousand_children_wakes_its_parent_once() -> None:
@@ -159,7 +161,9 @@ async def test_a_map_of_a_thousand_children_wakes_its_parent_once() -> None:
         await rt.settle()
         assert await handle.result() == [2] * 1000
         (row,) = await rt.store.get(["r"])
-        assert row is not None and row.inbox_seq == 1 and row.fence <= 2
+        assert row is not None
+        assert row.inbox_seq == 1
+        assert row.fence <= 2
 
 
 async def test_two_parents_on_two_slots_do_not_dead_lock() -> None:
@@ -179,7 +183,8 @@ async def test_a_crash_in_a_child_is_taken_over_and_the_parent_gets_every_result
         await rt.crash(at="double")
         handle = await rt.submit(Maps, [1, 2, 3], run_id="r")
         await rt.settle()
-        assert await handle.result() == [2, 4, 6] and rt.crashed == 1
+        assert await handle.result() == [2, 4, 6]
+        assert rt.crashed == 1
 
 
 async def test_the_decision_of_a_join_is_journalled_so_a_replay_sees_the_same_outcomes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,8 +271,10 @@ async def test_a_child_takes_tenant_and_deadline_of_its_parent() -> None:
         await rt.settle()
         (row,) = await rt.store.get(["r/child#1"])
         (parent,) = await rt.store.get(["r"])
-        assert row is not None and parent is not None
-        assert (row.tenant, row.deadline) == ("acme", parent.deadline) and row.depth == 1
+        assert row is not None
+        assert parent is not None
+        assert (row.tenant, row.deadline) == ("acme", parent.deadline)
+        assert row.depth == 1
 
 
 class Unlisted(Agent[None, None]):

@@ -19,7 +19,11 @@ from agentkit.durable.codec import PLAIN, Codec
 from agentkit.durable.functions import codec_of, function_of
 
 JSON: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(st.characters(exclude_categories=["Cs"])) | st.floats(allow_nan=False, allow_infinity=False),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.text(st.characters(exclude_categories=["Cs"]))
+    | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=3),
     max_leaves=8,
 )
@@ -53,7 +57,8 @@ class Pair:
 @given(JSON)
 def test_plain_json_comes_back_as_it_was(value: Any) -> None:
     body, again = PLAIN.round_trip(value, "x")
-    assert again == value and isinstance(body, bytes)
+    assert again == value
+    assert isinstance(body, bytes)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +79,8 @@ def test_without_a_declared_type_what_is_not_plain_json_is_refused_with_its_path
         PLAIN.encode(value, "step 'a#1'")
     assert caught.value.path == path
     assert caught.value.problem
-    assert "step 'a#1'" in str(caught.value) and "returns=" in str(caught.value)
+    assert "step 'a#1'" in str(caught.value)
+    assert "returns=" in str(caught.value)
 
 
 def test_keys_that_json_turns_into_text_and_tuples_that_become_lists_do_so_the_first_time_too() -> None:
@@ -109,7 +115,8 @@ def test_half_a_surrogate_pair_is_refused_and_does_not_break_the_batch() -> None
 )
 def test_a_declared_type_keeps_its_shape(declared: Any, value: object) -> None:
     _, again = Codec(declared).round_trip(value, "x")
-    assert again == value and type(again) is type(value)
+    assert again == value
+    assert type(again) is type(value)
 
 
 def test_a_value_that_is_not_of_the_declared_type_is_refused_when_it_is_handed_in() -> None:
@@ -159,8 +166,10 @@ CONTEXTS: tuple[type, ...] = (StepContext, Context)
 
 def test_a_function_is_asked_once_what_it_returns_and_whether_it_wants_a_context() -> None:
     assert function_of(with_context, CONTEXTS) is function_of(with_context, CONTEXTS)
-    assert function_of(with_context, CONTEXTS).wants_context and function_of(with_full_context, CONTEXTS).wants_context
-    assert function_of(with_context, CONTEXTS).is_async and not function_of(sync, CONTEXTS).is_async
+    assert function_of(with_context, CONTEXTS).wants_context
+    assert function_of(with_full_context, CONTEXTS).wants_context
+    assert function_of(with_context, CONTEXTS).is_async
+    assert not function_of(sync, CONTEXTS).is_async
     assert not function_of(sync, CONTEXTS).wants_context
     assert function_of(sync, CONTEXTS).codec.declared is Base
     assert function_of(returns_awaitable, CONTEXTS).codec.declared is int
@@ -168,9 +177,11 @@ def test_a_function_is_asked_once_what_it_returns_and_whether_it_wants_a_context
 
 def test_methods_partials_and_callable_objects_are_seen_through() -> None:
     service = Service()
-    assert function_of(service.call, CONTEXTS).wants_context and function_of(service.call, CONTEXTS).is_async
+    assert function_of(service.call, CONTEXTS).wants_context
+    assert function_of(service.call, CONTEXTS).is_async
     assert function_of(functools.partial(sync, 1), CONTEXTS).codec.declared is Base
-    assert function_of(service, CONTEXTS).is_async and function_of(service, CONTEXTS).codec.declared is int
+    assert function_of(service, CONTEXTS).is_async
+    assert function_of(service, CONTEXTS).codec.declared is int
 
 
 def test_a_function_without_annotations_takes_plain_json_only() -> None:
@@ -181,3 +192,16 @@ def test_a_result_of_none_is_plain() -> None:
     async def nothing() -> None: ...
 
     assert function_of(nothing, CONTEXTS).codec is PLAIN
+
+
+def test_what_a_function_declares_is_not_asked_where_returns_says_better() -> None:
+    class Socket:
+        pass
+
+    def opens() -> Socket:
+        return Socket()
+
+    opens.__annotations__["return"] = Socket
+    assert not function_of(opens, CONTEXTS).is_async
+    with pytest.raises(NotSerialisable, match="result type of .*opens"):
+        assert function_of(opens, CONTEXTS).codec

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from functools import partial
+from typing import ClassVar
 
 import anyio
 import anyio.lowlevel
@@ -30,18 +31,13 @@ async def add(ctx: Context, n: int) -> int:
 
 
 class Gathers(Agent[int, list[int]]):
-    seen: list[list[int]] = []
+    seen: ClassVar[list[list[int]]] = []
 
     async def run(self, ctx: Context, n: int, /) -> list[int]:
         results = await ctx.gather(*(partial(add, n=i) for i in range(n)), max_parallel=4)
         self.seen.append(results)
         await ctx.sleep(3600)
         return results
-
-
-# functools.partial puts the context first: branches are called with it
-def add_branch(n: int) -> partial[object]:
-    return partial(add, n=n)
 
 
 async def test_branches_of_a_gather_have_names_of_their_own_and_results_in_order() -> None:
@@ -63,7 +59,8 @@ async def test_a_hundred_runs_with_random_delays_replay_alike_also_in_shuffled_o
         await rt.submit_many(Gathers, {f"r{i}": 4 for i in range(100)})
         await rt.clock.advance(4000)
         verdicts = [v async for v in rt.verify()]
-    assert len(verdicts) == 100 and all(v.ok for v in verdicts)
+    assert len(verdicts) == 100
+    assert all(v.ok for v in verdicts)
 
 
 class Tree(Agent[list[int], int]):
@@ -89,14 +86,15 @@ def test_any_tree_of_branches_survives_a_crash_at_any_of_its_steps(shape: list[i
             await rt.crash(at=keys[at % len(keys)])
             handle = await rt.submit(Tree, shape, run_id="crashed")
             await rt.settle()
-            assert await handle.result() == wanted and rt.crashed == 1
+            assert await handle.result() == wanted
+            assert rt.crashed == 1
             assert sorted(await rt.steps("crashed")) == sorted(keys)
 
     anyio.run(main)
 
 
 class Fails(Agent[None, None]):
-    ended: list[int] = []
+    ended: ClassVar[list[int]] = []
 
     async def run(self, ctx: Context, _: None, /) -> None:
         async def branch(ctx: Context, n: int) -> None:
@@ -151,7 +149,7 @@ async def test_a_gather_runs_at_most_so_many_branches_at_a_time(limit: int) -> N
 
 class Races(Agent[None, str]):
     go = Signal(str)
-    stopped: list[str] = []
+    stopped: ClassVar[list[str]] = []
 
     async def run(self, ctx: Context, _: None, /) -> str:
         won = await ctx.first(self.waits, self.sleeps)
@@ -303,7 +301,7 @@ class PlainTasks(Agent[str, list[int]]):
         return [results[n] for n in sorted(results)]
 
     async def bare(self, ctx: Context) -> list[int]:
-        return list(await asyncio.gather(*(ctx.step("s", jitter, n) for n in range(5))))  # noqa: TID251 - what users will write
+        return list(await asyncio.gather(*(ctx.step("s", jitter, n) for n in range(5))))
 
 
 async def test_a_task_that_uses_a_context_of_another_is_refused_the_first_time() -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import anyio
+import anyio.lowlevel
 import pytest
 from pydantic import BaseModel
 
@@ -26,7 +27,7 @@ class Bank:
         self.probes = 0
         self.found: int | None = None
         self.unreachable = False
-        self.on_charge: Callable[[], Awaitable[None]] = lambda: anyio.sleep(0)
+        self.on_charge: Callable[[], Awaitable[None]] = lambda: anyio.lowlevel.checkpoint()
 
     async def charge(self, step: StepContext, cents: int) -> int:
         self.charges.append(step.idempotency_key)
@@ -109,7 +110,7 @@ async def test_no_body_starts_while_its_intent_is_not_acknowledged() -> None:
         rt.store.write = held  # type: ignore[method-assign]
         handle = await rt.submit(Pay, Order())
         for _ in range(200):
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         assert bank.charges == []
         gate.set()
         assert await handle.result() == "paid 100"
@@ -143,7 +144,8 @@ async def test_rerun_runs_it_again_under_the_same_key_with_the_next_attempt() ->
     async with shop(bank) as rt:
         handle = await crashed_in_the_charge(rt, Order(effect="rerun"))
         assert await handle.result() == "paid 100"
-    assert bank.charges == ["r:charge#1"] * 2 and bank.attempts == [1, 2]
+    assert bank.charges == ["r:charge#1"] * 2
+    assert bank.attempts == [1, 2]
 
 
 async def test_fail_fails_the_step_and_does_not_touch_the_outside_world_again() -> None:
@@ -165,9 +167,11 @@ async def test_nothing_is_probed_or_decided_before_the_deadline_of_the_intent(ef
         info = await handle.info()
         assert (info.status, info.waiting_for) == ("waiting", "effect:charge")
         await rt.clock.advance(59)
-        assert bank.probes == 0 and (await handle.info()).waiting_for == "effect:charge"
+        assert bank.probes == 0
+        assert (await handle.info()).waiting_for == "effect:charge"
         await rt.clock.advance(2)
-        assert bank.probes == int(probe) and (await handle.info()).waiting_for != "effect:charge"
+        assert bank.probes == int(probe)
+        assert (await handle.info()).waiting_for != "effect:charge"
         if effect == "ask" and not probe:
             await handle.cancel()
 
@@ -210,7 +214,8 @@ async def test_a_crash_before_the_body_asks_too_for_nobody_can_tell() -> None:
         await rt.crash(at="charge", before=True)
         handle = await rt.submit(Pay, Order(effect="ask"), run_id="r")
         await rt.clock.advance(61)
-        assert (await handle.info()).waiting_for == "operator:charge" and bank.charges == []
+        assert (await handle.info()).waiting_for == "operator:charge"
+        assert bank.charges == []
         await handle.resolve("charge", "rerun")
         assert await handle.result() == "paid 100"
     assert bank.attempts == [2]
@@ -219,11 +224,12 @@ async def test_a_crash_before_the_body_asks_too_for_nobody_can_tell() -> None:
 async def test_each_crash_counts_one_attempt() -> None:
     bank = Bank()
     async with shop(bank) as rt:
-        bank.on_charge = lambda: rt.crash(at="charge") if len(bank.attempts) < 3 else anyio.sleep(0)
+        bank.on_charge = lambda: rt.crash(at="charge") if len(bank.attempts) < 3 else anyio.lowlevel.checkpoint()
         handle = await rt.submit(Pay, Order(effect="rerun"), run_id="r")
         await rt.settle()
         assert await handle.result() == "paid 100"
-    assert bank.attempts == [1, 2, 3] and set(bank.charges) == {"r:charge#1"}
+    assert bank.attempts == [1, 2, 3]
+    assert set(bank.charges) == {"r:charge#1"}
 
 
 # Asking an operator
@@ -295,7 +301,8 @@ async def test_an_answer_that_does_not_fit_the_type_of_the_step_is_refused_and_i
         await handle.resolve("charge", "done", result=5)
         assert await handle.result() == "paid 5"
         refused = [e for e in await rt.store.load("r") if e.kind == EntryKind.PROGRESS]
-        assert len(refused) == 1 and b"integer" in refused[0].body
+        assert len(refused) == 1
+        assert b"integer" in refused[0].body
 
 
 async def test_a_run_that_asks_can_be_cancelled() -> None:
@@ -343,7 +350,7 @@ async def test_an_effect_that_a_cancel_kept_from_starting_is_void() -> None:
         handle, gate = await held_intent(rt)
         await handle.cancel()
         for _ in range(50):
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         gate.set()
         await rt.settle()
         assert (await handle.info()).status == "cancelled"
@@ -385,4 +392,5 @@ async def test_an_effect_that_fails_is_not_made_again() -> None:
     async with runtime(agents=[Breaks]) as rt:
         handle = await rt.submit(Breaks, None)
         await rt.clock.advance(4000)
-        assert await handle.result() == "ConnectionResetError" and Breaks.calls == 1
+        assert await handle.result() == "ConnectionResetError"
+        assert Breaks.calls == 1

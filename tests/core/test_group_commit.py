@@ -151,7 +151,8 @@ async def test_a_run_of_the_memory_class_that_ends_writes_its_end_alone() -> Non
         assert claim.discard() == 2
         b.lane.rows -= 2
         await b.lane.release(claim, Release(RunStatus.COMPLETED, result=b"1"))
-        assert await b.keys("r") == [] and b.lane.rows == 0
+        assert await b.keys("r") == []
+        assert b.lane.rows == 0
 
 
 # Waiting
@@ -208,7 +209,8 @@ async def test_over_the_high_water_mark_new_bodies_wait_and_results_are_still_ta
                 assert not started.is_set()
             await started.wait()
         await b.lane.settled(claim)
-        assert not b.lane.full and b.lane.rows == 0
+        assert not b.lane.full
+        assert b.lane.rows == 0
 
 
 # Data that the store refuses
@@ -279,7 +281,9 @@ async def test_splitting_a_batch_keeps_takes_with_their_entry_and_the_release_la
         assert await b.keys("r") == ["a", "s", "c"]
         (row,) = await b.store.get(["r"])
         (message,) = await b.store.inbox("r")
-        assert row is not None and row.status == RunStatus.COMPLETED and message.taken_seq == 2
+        assert row is not None
+        assert row.status == RunStatus.COMPLETED
+        assert message.taken_seq == 2
         assert any(w.clear_crashes for batch in b.store.batches for w in batch if len(w.entries) == 1)
 
 
@@ -316,7 +320,8 @@ async def test_a_release_whose_answer_was_lost_is_settled_by_sending_it_again() 
         b.store.lose = ["after"]
         assert await b.lane.release(claim, Release(RunStatus.COMPLETED, result=b"9")) == "ok"
         (row,) = await b.store.get(["r"])
-        assert row is not None and row.result == b"9"
+        assert row is not None
+        assert row.result == b"9"
 
 
 async def test_what_stays_unknown_for_a_lease_ends_the_registration_and_tells_everybody() -> None:
@@ -346,7 +351,9 @@ async def test_a_run_that_was_lost_fails_alone() -> None:
         await b.lane.settled(mine)
         with pytest.raises(ClaimLost, match="'lost'"):
             await b.lane.settled(lost)
-        assert await b.keys("lost") == [] and told == ["lost"] and b.deaths == 0
+        assert await b.keys("lost") == []
+        assert told == ["lost"]
+        assert b.deaths == 0
 
 
 async def test_a_dead_worker_writes_nothing_and_everybody_who_waits_is_told() -> None:
@@ -358,7 +365,8 @@ async def test_a_dead_worker_writes_nothing_and_everybody_who_waits_is_told() ->
         for claim in (one, two):
             with pytest.raises(WorkerFenced):
                 await b.lane.settled(claim)
-        assert b.deaths == 1 and await b.keys("one") == []
+        assert b.deaths == 1
+        assert await b.keys("one") == []
 
 
 async def test_an_abandoned_lane_refuses_what_is_handed_in_later() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import anyio
 import anyio.lowlevel
@@ -32,8 +32,8 @@ class Parks(Agent[Plan, str]):
     """Waits in frames of the four awkward shapes."""
 
     go = Signal(str)
-    refunds: list[str] = []
-    leaving: list[str | None] = []
+    refunds: ClassVar[list[str]] = []
+    leaving: ClassVar[list[str | None]] = []
 
     async def run(self, ctx: Context, plan: Plan, /) -> str:
         await ctx.step("before", nothing)
@@ -111,7 +111,8 @@ async def test_no_step_runs_while_frames_unwind_and_what_they_return_is_thrown_a
             rt.engine.active["r"][0].drain()
             await rt.settle()
         else:
-            assert (await handle.info()).status == "waiting" and "r" not in rt.engine.active
+            assert (await handle.info()).status == "waiting"
+            assert "r" not in rt.engine.active
         assert Parks.refunds == []
         assert "refund#1" not in await rt.steps("r")
         if frames == "finally":
@@ -126,7 +127,8 @@ async def test_a_parked_run_holds_no_slot_and_no_ticket(wait: Wait) -> None:
     async with runtime(agents=[Parks, Nap]) as rt:
         handle = await rt.submit(Parks, Plan(frames="plain", wait=wait), run_id="r")
         await rt.settle()
-        assert rt.engine.active == {} and rt.engine.free() == rt.settings.concurrency
+        assert rt.engine.active == {}
+        assert rt.engine.free() == rt.settings.concurrency
         assert all(d.ready + d.leased == 0 for d in (await rt.queue.depth()).values())
         wanted = {"signal": "signal:go", "sleep": "timer:sleep#1", "child": "children:nap#1"}
         assert (await handle.info()).waiting_for == wanted[wait]
@@ -197,7 +199,8 @@ async def test_a_signal_between_the_decision_to_park_and_its_commit_keeps_the_ru
         handle = await rt.submit(Asks, 1, run_id="r")
         await rt.settle()
         assert await handle.result() == ["in time"]
-        assert sent == ["now"] and (await handle.info()).attempts == 1
+        assert sent == ["now"]
+        assert (await handle.info()).attempts == 1
 
 
 async def test_a_time_limit_on_a_wait_is_journalled_and_raised_again_by_a_replay() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,8 +82,8 @@ def test_nobody_is_found_dead_whose_beat_moved_within_the_last_lease(steps: list
 class Deadly(Agent[int, int]):
     """Ends its process at its first step as often as the input says."""
 
-    lives: dict[str, int] = {}
-    alone: list[int] = []
+    lives: ClassVar[dict[str, int]] = {}
+    alone: ClassVar[list[int]] = []
     rt: LocalRuntime
 
     async def run(self, ctx: Context, deaths: int, /) -> int:
@@ -110,7 +112,8 @@ async def test_a_run_whose_process_dies_is_taken_over_and_ends(deaths: int) -> N
         await rt.settle()
         assert await handle.result() == deaths + 1
         info = await handle.info()
-        assert info.attempts == deaths + 1 and info.crashes == 0  # its first result forgave them
+        assert info.attempts == deaths + 1
+        assert info.crashes == 0
 
 
 async def test_a_run_that_kills_its_process_again_and_again_is_buried_with_the_reason_and_its_neighbours_are_not() -> None:
@@ -134,7 +137,8 @@ async def test_a_suspect_runs_alone() -> None:
         await rt.submit_many(Deadly, {"bad": 2} | {f"good{i}": 0 for i in range(5)})
         await rt.settle()
         assert {i.status async for i in rt.runs()} == {"done"}
-        assert Deadly.lives["bad"] == 3 and Deadly.alone[-1] == 1
+        assert Deadly.lives["bad"] == 3
+        assert Deadly.alone[-1] == 1
 
 
 async def test_a_buried_run_is_revived_by_redrive_with_its_crashes_forgotten() -> None:
@@ -163,4 +167,5 @@ async def test_a_worker_that_is_silent_for_a_lease_loses_its_runs_to_one_that_is
             rt.clock.jump(rt.engine.lease_s / 8)
             await rt.settle()
         info = await rt.handle("r").info()
-        assert info.status == "waiting" and info.attempts == 2
+        assert info.status == "waiting"
+        assert info.attempts == 2

@@ -28,7 +28,8 @@ class Words(Listing[str]):
 
 
 def test_a_class_is_named_in_kebab_case_unless_it_says_otherwise() -> None:
-    assert ReviewHTTPClause.name == "review-http-clause" and ReviewHTTPClause.version == "1"
+    assert ReviewHTTPClause.name == "review-http-clause"
+    assert ReviewHTTPClause.version == "1"
 
 
 def test_types_are_read_when_the_class_is_made_through_generic_bases_too() -> None:
@@ -75,7 +76,7 @@ def test_two_classes_of_one_name_and_version_are_refused_and_of_two_versions_bot
     same = type("Same", (ReviewHTTPClause,), {"name": "review-http-clause"})
     assert Registry([ReviewHTTPClause, two]).kinds() == ["review-http-clause@1", "review-http-clause@2"]
     assert Registry([ReviewHTTPClause, ReviewHTTPClause]).kinds() == ["review-http-clause@1"]
-    with pytest.raises(InvalidSetting, match="both .* have this name and version"):
+    with pytest.raises(InvalidSetting, match=r"both .* have this name and version"):
         Registry([ReviewHTTPClause, same])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import anyio.lowlevel
@@ -36,7 +36,7 @@ class Order(BaseModel):
 
 
 class Square(Agent[Order, int]):
-    made: list[int] = []
+    made: ClassVar[list[int]] = []
 
     async def run(self, ctx: Context, order: Order, /) -> int:
         return await ctx.step("square", self.body, order.n)
@@ -58,7 +58,12 @@ class Other(Agent[Order, int]):
         return order.n
 
 
-AGENTS: list[Any] = [Square, Waits, Other]
+class Holds(Agent[int, None]):
+    async def run(self, ctx: Context, _: int, /) -> None:
+        await ctx.step("s", anyio.sleep_forever)
+
+
+AGENTS: list[Any] = [Square, Waits, Other, Holds]
 
 
 # One id is one run
@@ -118,7 +123,7 @@ async def test_what_is_not_known_or_does_not_validate_is_refused_before_anything
         pass
 
     async with runtime(agents=AGENTS) as rt:
-        with pytest.raises(UnknownAgent, match=r"no agent 'strange@1' here \(registered: other@1, square@1, waits@1\)"):
+        with pytest.raises(UnknownAgent, match=r"no agent 'strange@1' here \(registered: holds@1, other@1, square@1, waits@1\)"):
             await rt.submit(Strange, Order(n=1))
         with pytest.raises(InvalidInput, match="input of 'square'"):
             await rt.submit(Square, "three")  # type: ignore[arg-type]
@@ -131,12 +136,6 @@ async def test_what_is_not_known_or_does_not_validate_is_refused_before_anything
 
 async def test_more_than_may_wait_here_are_refused() -> None:
     async with runtime(agents=AGENTS, settings=Settings(concurrency=1, max_waiting=2, grace_s=0)) as rt:
-
-        class Holds(Agent[int, None]):
-            async def run(self, ctx: Context, _: int, /) -> None:
-                await ctx.step("s", anyio.sleep_forever)
-
-        rt.registry.add(Holds)
         async with anyio.create_task_group() as tasks:
             for i in range(3):
                 tasks.start_soon(rt.run, Holds, i)
@@ -170,8 +169,10 @@ async def test_runs_are_found_by_agent_tenant_status_version_and_idleness() -> N
 
         assert await ids() == ["s", "w"]
         assert await ids(agent=Waits) == await ids(agent="waits") == await ids(tenant="acme") == await ids(status="waiting") == ["w"]
-        assert await ids(status=["done", "failed"]) == ["s"] and await ids(status=["done", "waiting"], version="1") == ["s", "w"]
-        assert await ids(idle_s=50) == ["w"] and await ids(version="2") == []
+        assert await ids(status=["done", "failed"]) == ["s"]
+        assert await ids(status=["done", "waiting"], version="1") == ["s", "w"]
+        assert await ids(idle_s=50) == ["w"]
+        assert await ids(version="2") == []
 
 
 # Resources, opening and closing
@@ -195,7 +196,8 @@ async def test_resources_are_entered_once_and_closed_after_the_last_run_has_left
         log.append("close")
 
     async with Runtime(agents=[Uses], lifespan=lifespan) as rt:
-        assert await rt.run(Uses, None) and await rt.run(Uses, None)
+        assert await rt.run(Uses, None)
+        assert await rt.run(Uses, None)
     assert log == ["open", "run", "run", "close"]
 
 
@@ -234,7 +236,10 @@ async def test_a_drain_releases_what_runs_to_be_taken_on_by_others() -> None:
         await rt.submit(Slow, None, run_id="r")
         await started.wait()
     (row,) = await rt.store.get(["r"])
-    assert row is not None and row.status.name == "READY" and row.crashes == 0 and row.ticketed
+    assert row is not None
+    assert row.status.name == "READY"
+    assert row.crashes == 0
+    assert row.ticketed
     assert [d.ready for d in (await rt.tickets.depth()).values()] == [1]
     assert await rt.store.workers() == []
 
@@ -287,7 +292,8 @@ async def test_a_rollout_gives_new_runs_their_version_by_weight_and_the_same_one
         await rt.submit_many(Square, {f"r{i}": Order(n=i) for i in range(200)})
         await rt.submit_many(Square, {f"r{i}": Order(n=i) for i in range(200)})
         versions = [i.version async for i in rt.runs()]
-        assert len(versions) == 200 and 60 < versions.count("2") < 140
+        assert len(versions) == 200
+        assert 60 < versions.count("2") < 140
         with pytest.raises(InvalidSetting):
             await rt.rollout(Square, {"1": 0})
 
@@ -321,7 +327,10 @@ def test_a_worker_for_an_agent_that_is_not_listed_is_refused() -> None:
         Runtime(agents=AGENTS, worker=["squar"])
 
 
-@pytest.mark.parametrize(("variable", "value", "said"), [("AGENTKIT_STAET", "x", "did you mean 'AGENTKIT_STATE'"), ("AGENTKIT_LEASE_S", "-1", "AGENTKIT_LEASE_S='-1'")])
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [("AGENTKIT_STAET", "x", "did you mean 'AGENTKIT_STATE'"), ("AGENTKIT_LEASE_S", "-1", "AGENTKIT_LEASE_S='-1'")],
+)
 def test_a_wrong_environment_variable_fails_by_name(variable: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(InvalidSetting, match=said):
@@ -332,5 +341,6 @@ def test_the_environment_sets_what_no_argument_does(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AGENTKIT_CONCURRENCY", "7")
     monkeypatch.setenv("AGENTKIT_AGENTS", f"{__name__}:Square, {__name__}:Waits")
     rt = Runtime.from_env()
-    assert rt.settings.concurrency == 7 and rt.registry.kinds() == ["square@1", "waits@1"]
+    assert rt.settings.concurrency == 7
+    assert rt.registry.kinds() == ["square@1", "waits@1"]
     assert Runtime(concurrency=3, settings=Settings(concurrency=9)).settings.concurrency == 3

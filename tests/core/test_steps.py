@@ -11,10 +11,11 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import anyio
+import anyio.lowlevel
 import pytest
 from pydantic import BaseModel, SecretStr
 
@@ -101,7 +102,8 @@ AWKWARD: dict[str, tuple[Any, Any]] = {
 async def test_a_result_is_the_same_live_and_replayed(name: str) -> None:
     declared, value = AWKWARD[name]
     live, replayed = await live_and_replayed(Case(lambda: value, returns=declared))
-    assert live == replayed and type(live) is type(replayed)
+    assert live == replayed
+    assert type(live) is type(replayed)
     if "not declared" not in name:
         assert live == value
 
@@ -113,9 +115,11 @@ def a_dog() -> Animal:
 async def test_a_subclass_comes_back_as_what_the_function_declares_the_first_time_too() -> None:
     live, replayed = await live_and_replayed(Case(a_dog))
     if isinstance(live, Animal):
-        assert type(live) is type(replayed) is Animal and live == replayed == Animal(name="rex")
+        assert type(live) is type(replayed) is Animal
+        assert live == replayed == Animal(name="rex")
     else:
-        assert live == replayed and live[0] == "NotSerialisable"
+        assert live == replayed
+        assert live[0] == "NotSerialisable"
 
 
 def fails(error: Exception) -> Callable[[], None]:
@@ -156,7 +160,8 @@ async def test_the_original_is_the_cause_of_the_live_error_so_a_traceback_leads_
         with pytest.raises(StepError) as caught:
             await rt.run(RaisesOut, None, run_id="r")
     assert (caught.value.kind, caught.value.step, caught.value.run_id) == ("Odd", "s#1", "r")
-    assert RaisesOut.cause is not None and type(RaisesOut.cause) is Odd
+    assert RaisesOut.cause is not None
+    assert type(RaisesOut.cause) is Odd
 
 
 class RaisesOut(Agent[None, None]):
@@ -172,19 +177,27 @@ class RaisesOut(Agent[None, None]):
 
 async def test_a_result_that_does_not_serialise_fails_the_step_and_names_the_path_inside_it() -> None:
     live, replayed = await live_and_replayed(Case(lambda: {"a": [1, {"b": {1, 2}}]}))
-    assert live == replayed and live[0] == "NotSerialisable"
-    assert "['a'][1]['b']" in live[1] and "'s#1'" in live[1] and "returns=" in live[1]
+    assert live == replayed
+    assert live[0] == "NotSerialisable"
+    assert "['a'][1]['b']" in live[1]
+    assert "'s#1'" in live[1]
+    assert "returns=" in live[1]
 
 
 async def test_a_result_over_the_limit_fails_the_step_with_its_size_the_limit_and_the_way_out() -> None:
     live, replayed = await live_and_replayed(Case(lambda: "x" * 1_000_001))
-    assert live == replayed and live[0] == "EntryTooLarge"
-    assert "1000003 bytes" in live[1] and "the limit is 1000000" in live[1] and "blob store" in live[1]
+    assert live == replayed
+    assert live[0] == "EntryTooLarge"
+    assert "1000003 bytes" in live[1]
+    assert "the limit is 1000000" in live[1]
+    assert "blob store" in live[1]
 
 
 async def test_a_long_error_message_is_cut_not_refused() -> None:
     live, replayed = await live_and_replayed(Case(fails(ValueError("x" * 3_000_000))))
-    assert live == replayed and live[0] == "ValueError" and len(live[1]) == 10_000
+    assert live == replayed
+    assert live[0] == "ValueError"
+    assert len(live[1]) == 10_000
 
 
 class Mutates(Agent[None, list[int]]):
@@ -313,7 +326,17 @@ async def add_one(n: int) -> int:
 async def test_a_name_counts_when_it_is_called_a_loop_makes_new_ones_and_a_nested_step_lies_under_its_parent() -> None:
     async with runtime(agents=[Names]) as rt:
         await rt.run(Names, None, run_id="r")
-        assert await rt.steps("r") == ["loop#1", "loop#2", "b#2", "b#1", "mine=x", "outer#1/inner#1", "outer#1/inner#2", "outer#1", "loop#3"]
+        assert await rt.steps("r") == [
+            "loop#1",
+            "loop#2",
+            "b#2",
+            "b#1",
+            "mine=x",
+            "outer#1/inner#1",
+            "outer#1/inner#2",
+            "outer#1",
+            "loop#3",
+        ]
         assert [e.body for e in await rt.store.load("r") if e.key in ("b#1", "b#2")] == [b"3", b"2"]
 
 
@@ -323,7 +346,7 @@ async def test_a_name_counts_when_it_is_called_a_loop_makes_new_ones_and_a_neste
 class Counting(Agent[int, list[int]]):
     """As many steps as asked for; `made` counts how often each body ran."""
 
-    made: dict[int, int] = {}
+    made: ClassVar[dict[int, int]] = {}
 
     async def run(self, ctx: Context, steps: int, /) -> list[int]:
         return [await ctx.step(f"s{n}", self.body, n) for n in range(steps)]
@@ -409,12 +432,13 @@ async def test_a_run_that_fails_outside_of_its_steps_says_what_and_the_worker_li
     async with runtime(agents=[FailsOutside, Counting]) as rt:
         with pytest.raises(RunError, match=said) as caught:
             await rt.run(FailsOutside, what, run_id="r")
-        assert caught.value.kind == kind and not isinstance(caught.value, StepError)
+        assert caught.value.kind == kind
+        assert not isinstance(caught.value, StepError)
         assert await rt.run(Counting, 1) == [0]
 
 
 class Chance(Agent[None, None]):
-    seen: list[tuple[object, ...]] = []
+    seen: ClassVar[list[tuple[object, ...]]] = []
 
     async def run(self, ctx: Context, _: None, /) -> None:
         branch = ctx.branch("b")
@@ -460,9 +484,9 @@ async def test_a_step_without_effect_may_start_before_earlier_results_are_durabl
         gate = hold_writes(rt)
         await rt.submit(Counting, 200)
         while len(Counting.made) < 64:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         for _ in range(200):
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         assert len(Counting.made) in (64, 65)
         gate.set()
         await rt.settle()
@@ -475,9 +499,9 @@ async def test_ctx_durable_returns_when_everything_so_far_is_durable() -> None:
         gate = hold_writes(rt)
         handle = await rt.submit(SettlesFirst, None)
         while not SettlesFirst.made:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         for _ in range(100):
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         assert await rt.steps(handle.run_id) == []
         gate.set()
         assert await handle.result() == 7

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import ClassVar
+
 import pytest
 from pydantic import BaseModel
 
@@ -14,9 +17,9 @@ async def echo(value: object) -> str:
     return str(value)
 
 
-def review(version: str, *calls: tuple[str, object], continues: tuple[str, ...] = (), effect: str | None = None) -> AnyAgent:
+def review(version: str, *calls: tuple[str, object], continues: tuple[str, ...] = ()) -> AnyAgent:
     """An agent `review` whose code makes these calls around a long sleep."""
-    name, of, until = "review", version, continues
+    of, until = version, continues
 
     class Review(Agent[None, list[str]]):
         name = "review"
@@ -32,13 +35,12 @@ def review(version: str, *calls: tuple[str, object], continues: tuple[str, ...] 
         def upcast(cls, version: str, entry: Entry, /) -> Entry | None:
             return entry._replace(key="new#1") if entry.key == "old#1" else entry
 
-    assert name == Review.name
     return Review
 
 
 async def deploy(rt: LocalRuntime, agent: AnyAgent) -> None:
     """Today's code, as another process would have it."""
-    rt.registry._agents.clear()  # noqa: SLF001 - a deploy in one process
+    rt.registry._agents.clear()
     rt.registry.add(agent)
 
 
@@ -59,7 +61,9 @@ async def test_other_arguments_of_a_recorded_step_bury_the_run_and_show_both_sid
     with pytest.raises(RunBuried) as caught:
         await resumed_by(review("1", ("a", "red")), review("1", ("a", "blue")))
     assert caught.value.kind == "JournalMismatch"
-    assert all(part in str(caught.value) for part in ("step 'a#1'", 'recorded echo ["red"]', 'asks for echo ["blue"]', "Raise the agent's version"))
+    assert all(
+        part in str(caught.value) for part in ("step 'a#1'", 'recorded echo ["red"]', 'asks for echo ["blue"]', "Raise the agent's version")
+    )
 
 
 async def test_a_version_that_continues_may_ask_with_other_arguments() -> None:
@@ -116,7 +120,8 @@ async def test_verify_says_which_runs_fit_todays_code_and_writes_nothing() -> No
         assert [(v.run_id, v.ok) async for v in rt.verify()] == [("r0", True), ("r1", True), ("r2", True)]
         await deploy(rt, review("1", ("a", "blue")))
         verdicts = [v async for v in rt.verify(["r1"])]
-        assert not verdicts[0].ok and 'recorded echo ["red"]' in verdicts[0].problem
+        assert not verdicts[0].ok
+        assert 'recorded echo ["red"]' in verdicts[0].problem
         assert [await rt.store.load(f"r{i}", after=-1) for i in range(3)] == before
         with pytest.raises(RunNotFound):
             _ = [v async for v in rt.verify(["nobody"])]
@@ -131,8 +136,6 @@ class ByOrder(Agent[None, str]):
         async def branch(ctx: Context, name: str) -> None:
             await ctx.step("s", echo, name)
             order.append(name)
-
-        from functools import partial
 
         await ctx.gather(*(partial(branch, name=n) for n in "abcd"))
         return await ctx.step("next", echo, order)
@@ -151,7 +154,7 @@ async def test_verify_finds_code_that_depends_on_the_order_of_completion() -> No
 
 
 class Path(Agent[None, list[str]]):
-    made: list[str] = []
+    made: ClassVar[list[str]] = []
 
     async def run(self, ctx: Context, _: None, /) -> list[str]:
         out = [await ctx.step(n, self.body, n) for n in ("a", "b", "c")]
@@ -170,7 +173,8 @@ async def test_a_fork_remembers_what_was_before_the_step_and_makes_the_rest_anew
         fork = await rt.fork("r", at=at)
         await rt.settle()
         result = await rt.handle(fork.run_id, Path).result()
-        assert result[:3] == ["a1", "b4", "c5"] and Path.made == ["a", "b", "c", "b", "c"]
+        assert result[:3] == ["a1", "b4", "c5"]
+        assert Path.made == ["a", "b", "c", "b", "c"]
         assert result[3] == original[3]  # the seed is the same
         assert await rt.handle("r", Path).result() == original
 
@@ -189,11 +193,11 @@ async def test_a_fork_at_a_step_that_is_not_there_names_those_that_are() -> None
 
 class Total(BaseModel):
     count: int = 0
-    seen: list[int] = []
+    seen: ClassVar[list[int]] = []
 
 
 class Counts(Agent[int, Total]):
-    made: list[int] = []
+    made: ClassVar[list[int]] = []
 
     async def run(self, ctx: Context, rounds: int, /) -> Total:
         state = await ctx.state(Total())

@@ -56,7 +56,7 @@ async def faults(store: RunStore, run_ids: Sequence[str], effects: Sequence[Mapp
     return found
 
 
-async def result_of(runtime: Runtime, run_id: str, agent: type[Agent[Any, T]], *, patience_s: float = 40.0) -> T:
+async def result_of(runtime: Runtime, run_id: str, agent: type[Agent[Any, T]], *, patience_s: float = 20.0) -> T:
     """The run's result; when none comes, AssertionError with what the store says."""
     try:
         return await runtime.handle(run_id, agent).result(timeout_s=patience_s)

@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 class Function:
     """A step's function: whether it is async, wants a `StepContext` first, and how its result is stored."""
 
-    __slots__ = ("codec", "is_async", "name", "wants_context")
-
     def __init__(self, fn: Callable[..., Any], context_types: tuple[type, ...]) -> None:
         target = _target(fn)
         self.name = getattr(target, "__qualname__", type(target).__qualname__)
         self.is_async = inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__)
         hints = _hints(target)
         self.wants_context = _first_hint(fn, hints) in context_types
-        self.codec = codec_of(_result(hints), self.name)
+        self._declared = _result(hints)
+
+    @functools.cached_property
+    def codec(self) -> Codec:
+        """Made when it is asked for: a probe, or a step with `returns=`, may declare what could not be stored."""
+        return codec_of(self._declared, self.name)
 
 
 _functions: WeakKeyDictionary[Any, Function] = WeakKeyDictionary()

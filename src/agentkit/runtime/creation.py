@@ -42,25 +42,27 @@ class Creation:
         """Create runs, or find them. What the store refuses fails its own caller alone; a cancelled caller's runs may be created."""
         asked = _Asked(runs)
         self._waiting.append(asked)
-        if self._busy:
-            try:
-                await asked.gate.wait()
-            except BaseException:
-                self._leave(asked)
-                raise
-        if asked in self._waiting:
-            with anyio.CancelScope(shield=True):  # it is on behalf of others too
-                await self._lead()
+        while asked.answer is None and asked.error is None:
+            if self._busy or asked not in self._waiting:
+                await self._wait(asked)
+            else:
+                with anyio.CancelScope(shield=True):  # it is on behalf of others too
+                    await self._lead()
         if asked.error is not None:
             raise asked.error
         return asked.answer or []
 
-    def _leave(self, asked: _Asked) -> None:
-        """A cancelled caller: if it was to lead, the next one does."""
-        if asked in self._waiting:
-            self._waiting.remove(asked)
-            if self._waiting and not self._busy:
-                self._waiting[0].gate.set()
+    async def _wait(self, asked: _Asked) -> None:
+        """Until it is answered, or its turn to lead. A caller that is cancelled hands its turn on."""
+        asked.gate = Gate()
+        try:
+            await asked.gate.wait()
+        except BaseException:
+            if asked in self._waiting:
+                self._waiting.remove(asked)
+                if self._waiting and not self._busy:
+                    self._waiting[0].gate.set()
+            raise
 
     async def _lead(self) -> None:
         """Send what is waiting, on behalf of all; then wake them, and one who came meanwhile to lead the next."""

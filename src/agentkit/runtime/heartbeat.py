@@ -48,6 +48,8 @@ class Heartbeat:
         self._alive, self._on_moved, self._on_fenced = alive, on_moved, on_fenced
         self.ok_at = clock.monotonic()
         self._answered = anyio.Event()
+        self._heard = anyio.Event()
+        self._news: list[Sequence[str] | None] = []
         self._stopped = threading.Event()
 
     @property
@@ -68,9 +70,19 @@ class Heartbeat:
         thread = threading.Thread(target=asyncio.run, args=(self._beat_there(tell_in_loop()),), name="agentkit-heartbeat", daemon=True)
         thread.start()
         try:
-            await anyio.sleep_forever()
+            while True:
+                await self._heard.wait()
+                self._heard = anyio.Event()
+                news, self._news = self._news, []
+                for moved in news:
+                    self._tell(moved)
         finally:
             self._stopped.set()
+
+    def _hear(self, moved: Sequence[str] | None) -> None:
+        """A callback of the loop, in which no task can be started: what follows from the news is for the task in `run`."""
+        self._news.append(moved)
+        self._heard.set()
 
     async def _beat_here(self) -> None:
         while True:
@@ -81,7 +93,7 @@ class Heartbeat:
         while not self._stopped.is_set():
             if self._alive():
                 # Not waited for: a blocked app hears its news late, and lives all the same. The next beat brings the same news again.
-                soon(self._tell, await self._beat())
+                soon(self._hear, await self._beat())
             self._stopped.wait(self._lease_s / BEATS_PER_LEASE)  # blocks this loop, in which nothing else runs
 
     async def _beat(self) -> Sequence[str] | None:

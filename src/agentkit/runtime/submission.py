@@ -90,6 +90,7 @@ async def submit(
     """Create and queue runs in batches."""
     if priority not in PRIORITIES:
         raise InvalidSetting("priority", priority, f"one of {', '.join(PRIORITIES)}")
+    make_handle = runtime.engine.make_handle  # outside of `async with` this raises, before anything is stored
     weights = await rollout_of(runtime, agent.name)
     deadline = _deadline(runtime, timeout_s)
     with telemetry.span(telemetry.SUBMIT, {telemetry.AGENT: agent.name, telemetry.TENANT: tenant, telemetry.COUNT: len(inputs)}):
@@ -110,7 +111,7 @@ async def submit(
         ]
         for i in range(0, len(runs), BATCH):
             await _queue(runtime, runs[i : i + BATCH])
-    return [runtime.handle(run.run_id, agent) for run in runs]
+    return [make_handle(run.run_id, agent) for run in runs]
 
 
 async def _queue(runtime: Runtime, runs: list[NewRun]) -> None:

@@ -27,7 +27,7 @@ import anyio.to_thread
 
 T = TypeVar("T")
 
-PATIENCE_S = 40.0  # for what must come: a test machine may be slow, and a bound that is too tight is a failure of nobody
+PATIENCE_S = 20.0  # for what must come: a test machine may be slow, and a bound that is too tight is a failure of nobody
 POLL_S = 0.02
 LOG_TAIL_BYTES = 4000
 PROGRAM = "from agentkit.testing.crash_child import main; main()"

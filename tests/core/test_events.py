@@ -1,0 +1,162 @@
+"""Signals go in, events come out: taken once by id, shown when durable, resumed from an offset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from pydantic import BaseModel
+
+from agentkit import Agent, Context, InvalidInput, RunEnded, RunNotFound, Signal, StepContext
+from agentkit.testing import LocalRuntime, runtime
+
+
+class Word(BaseModel):
+    text: str
+
+
+class Collects(Agent[int, list[str]]):
+    word = Signal(Word)
+
+    async def run(self, ctx: Context, n: int, /) -> list[str]:
+        words = [(await ctx.wait_for(self.word)).text for _ in range(n)]
+        await ctx.step("tell", self.tell)
+        return words
+
+    async def tell(self, step: StepContext) -> None:
+        await step.progress({"percent": 50})
+        await step.progress(Word(text="half"))
+
+
+class Keyed(Agent[None, str]):
+    word = Signal(str)
+
+    async def run(self, ctx: Context, _: None, /) -> str:
+        return await ctx.wait_for(self.word, key="b") + await ctx.wait_for(self.word, key="a")
+
+
+# Signals
+
+
+async def test_signals_are_taken_in_the_order_they_came() -> None:
+    async with runtime(agents=[Collects]) as rt:
+        handle = await rt.submit(Collects, 3)
+        for text in "abc":
+            await handle.signal(Collects.word, Word(text=text))
+        assert await handle.result() == ["a", "b", "c"]
+
+
+async def test_a_signal_with_an_id_is_delivered_once_however_often_it_is_sent() -> None:
+    async with runtime(agents=[Collects]) as rt:
+        handle = await rt.submit(Collects, 2)
+        for _ in range(3):
+            await handle.signal(Collects.word, Word(text="once"), id="m1")
+            await rt.settle()
+        await handle.signal(Collects.word, Word(text="twice"), id="m2")
+        assert await handle.result() == ["once", "twice"]
+
+
+async def test_a_signal_is_taken_once_although_its_taker_crashes() -> None:
+    async with runtime(agents=[Collects]) as rt:
+        handle = await rt.submit(Collects, 2)
+        await handle.signal(Collects.word, Word(text="a"))
+        await rt.settle()
+        await rt.engine.crash()
+        await handle.signal(Collects.word, Word(text="b"))
+        await rt.settle()
+        assert await handle.result() == ["a", "b"]
+
+
+async def test_a_key_tells_signals_of_one_name_apart() -> None:
+    async with runtime(agents=[Keyed]) as rt:
+        handle = await rt.submit(Keyed, None)
+        await handle.signal(Keyed.word, "A", key="a")
+        await handle.signal(Keyed.word, "B", key="b")
+        assert await handle.result() == "BA"
+
+
+async def test_a_value_that_does_not_fit_or_a_run_that_is_not_there_is_refused() -> None:
+    async with runtime(agents=[Collects]) as rt:
+        handle = await rt.submit(Collects, 1)
+        with pytest.raises(InvalidInput, match="signal word"):
+            await handle.signal(Collects.word, "no model")  # type: ignore[arg-type]
+        with pytest.raises(RunNotFound):
+            await rt.handle("nobody").signal(Collects.word, Word(text="x"))
+        await handle.signal(Collects.word, Word(text="x"))
+        assert await handle.result() == ["x"]
+        with pytest.raises(RunEnded, match="has ended"):
+            await handle.signal(Collects.word, Word(text="too late"))
+
+
+# Events
+
+
+async def seen(rt: LocalRuntime, run_id: str, after: int = 0) -> list[str]:
+    return [describe(e) async for e in rt.handle(run_id).events(after=after)]
+
+
+def describe(event: Any) -> str:
+    if event.type == "status":
+        return f"{event.status} {event.waiting_for or ''}".strip()
+    return f"{event.step} {event.phase}" if event.type == "step" else f"{event.step} told {event.data}"
+
+
+EVENTS = [
+    "waiting signal:word",
+    "running",
+    "wait:word#1 finished",
+    "tell#1 told {'percent': 50}",
+    "tell#1 told {'text': 'half'}",
+    "tell#1 finished",
+    "done",
+]
+
+
+async def finished(rt: LocalRuntime) -> None:
+    handle = await rt.submit(Collects, 1, run_id="r")
+    await rt.settle()
+    await handle.signal(Collects.word, Word(text="a"))
+    await rt.settle()
+
+
+async def test_events_tell_what_happened_in_order_and_end_with_the_run() -> None:
+    async with runtime(agents=[Collects]) as rt:
+        await finished(rt)
+        assert await seen(rt, "r") == EVENTS
+
+
+async def test_a_reader_goes_on_after_the_offset_it_has_seen() -> None:
+    async with runtime(agents=[Collects]) as rt:
+        await finished(rt)
+        offsets = [e.offset async for e in rt.handle("r").events()]
+        assert offsets == sorted(set(offsets))
+        for i, offset in enumerate(offsets, 1):
+            assert await seen(rt, "r", after=offset) == EVENTS[i:]
+
+
+async def test_a_reader_that_came_early_sees_each_event_as_it_becomes_durable_and_never_before() -> None:
+    async with runtime(agents=[Collects]) as rt:
+        handle = await rt.submit(Collects, 1, run_id="r")
+        await rt.settle()
+        got: list[str] = []
+
+        async def read() -> None:
+            async for event in handle.events():
+                assert event.offset in {e.seq for e in await rt.store.load("r", after=-1)}
+                got.append(describe(event))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await rt.settle()
+            while got != EVENTS[:1]:
+                await anyio.lowlevel.checkpoint()
+            await handle.signal(Collects.word, Word(text="a"))
+        assert got == EVENTS
+
+
+async def test_events_of_a_run_that_is_not_there_say_so() -> None:
+    async with runtime(agents=[Collects]) as rt:
+        with pytest.raises(RunNotFound):
+            await seen(rt, "nobody")
