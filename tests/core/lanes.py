@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -80,7 +80,7 @@ class Bench:
         return [e.key for e in await self.journal(run_id)]
 
     @asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
+    async def held(self) -> AsyncGenerator[None]:
         """The lane's next batch is on its way and not answered inside the block: what is handed in there gathers for the one after."""
         self.store.gate = anyio.Event()
         self.store.writing = anyio.Event()
@@ -95,7 +95,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench() -> AsyncIterator[Bench]:
+async def bench() -> AsyncGenerator[Bench]:
     """A lane that runs until the block ends."""
     made = Bench(FakeClock())
     await made.store.register(ME, "a@1", "here")

@@ -72,7 +72,7 @@ async def test_a_child_that_fails_raises_run_error_with_its_kind_and_its_id() ->
 async def test_a_map_keeps_the_order_of_its_inputs() -> None:
     async with runtime(agents=ALL) as rt:
         assert await rt.run(Maps, list(range(20))) == [2 * n for n in range(20)]
-        assert await rt.run(Maps, []) == []
+        assert await rt.run(Maps, list[int]()) == []
 
 
 async def test_a_map_lets_only_so_many_children_start_at_a_time() -> None:
@@ -113,7 +113,7 @@ async def test_in_a_map_the_first_failure_is_raised_and_the_others_are_cancelled
     ids=["a quorum", "a quorum despite a failure", "best effort", "best effort in time", "a quorum in time"],
 )
 async def test_a_need_says_when_the_join_is_decided(
-    need: Need, numbers: list[int], after_s: float, good: dict[str, int], bad: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    need: Need, numbers: list[int], after_s: float, good: dict[str, int], bad: dict[str, str], *, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Needs, "need", need)
     async with runtime(agents=ALL) as rt:

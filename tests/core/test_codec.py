@@ -203,5 +203,5 @@ def test_what_a_function_declares_is_not_asked_where_returns_says_better() -> No
 
     opens.__annotations__["return"] = Socket
     assert not function_of(opens, CONTEXTS).is_async
-    with pytest.raises(NotSerialisable, match="result type of .*opens"):
+    with pytest.raises(NotSerialisable, match=r"result type of .*opens"):
         assert function_of(opens, CONTEXTS).codec

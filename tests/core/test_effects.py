@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ class Bank:
         self.probes = 0
         self.found: int | None = None
         self.unreachable = False
-        self.on_charge: Callable[[], Awaitable[None]] = lambda: anyio.lowlevel.checkpoint()
+        self.on_charge: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
 
     async def charge(self, step: StepContext, cents: int) -> int:
         self.charges.append(step.idempotency_key)
@@ -63,7 +63,7 @@ async def price() -> int:
 
 
 @asynccontextmanager
-async def shop(bank: Bank) -> AsyncIterator[LocalRuntime]:
+async def shop(bank: Bank) -> AsyncGenerator[LocalRuntime]:
     async with runtime(agents=[Pay], resources={Bank: bank}) as rt:
         yield rt
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
@@ -187,10 +187,10 @@ async def test_resources_are_entered_once_and_closed_after_the_last_run_has_left
     class Uses(Agent[None, bool]):
         async def run(self, ctx: Context, _: None, /) -> bool:
             log.append("run")
-            return isinstance(ctx.get(Db), Db)
+            return type(ctx.get(Db)) is Db
 
     @asynccontextmanager
-    async def lifespan() -> AsyncIterator[Mapping[type[Any], object]]:
+    async def lifespan() -> AsyncGenerator[Mapping[type[Any], object]]:
         log.append("open")
         yield {Db: Db()}
         log.append("close")
@@ -212,7 +212,7 @@ async def test_making_a_runtime_does_no_io_and_using_it_before_it_is_entered_say
 
 async def test_a_lifespan_that_fails_closes_what_was_opened() -> None:
     @asynccontextmanager
-    async def lifespan() -> AsyncIterator[Mapping[type[Any], object]]:
+    async def lifespan() -> AsyncGenerator[Mapping[type[Any], object]]:
         raise ConnectionError("no database")
         yield {}
 

@@ -200,11 +200,15 @@ async def test_a_long_error_message_is_cut_not_refused() -> None:
     assert len(live[1]) == 10_000
 
 
+def same(value: list[int]) -> list[int]:
+    return value
+
+
 class Mutates(Agent[None, list[int]]):
     async def run(self, ctx: Context, _: None, /) -> list[int]:
-        value = await ctx.step("s", partial(list, [1]), returns=list[int])
+        value = await ctx.step("s", partial(same, [1]), returns=list[int])
         value.append(2)
-        again = await ctx.step("s", partial(list, [3]), returns=list[int])
+        again = await ctx.step("s", partial(same, [3]), returns=list[int])
         await ctx.sleep(60)
         return [*value, *again]
 
@@ -521,7 +525,10 @@ def hold_writes(rt: LocalRuntime) -> anyio.Event:
 
 
 async def test_a_secret_argument_does_not_reach_the_journal() -> None:
-    async with runtime(agents=[Once], resources={Case: Case(lambda secret: None, SecretStr("hunter2"))}) as rt:
+    async with runtime(agents=[Once], resources={Case: Case(takes_a_secret, SecretStr("hunter2"))}) as rt:
         await rt.submit(Once, None, run_id="r")
         await rt.settle()
         assert "hunter2" not in repr(await rt.store.load("r"))
+
+
+async def takes_a_secret(secret: SecretStr) -> None: ...

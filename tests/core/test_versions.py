@@ -40,7 +40,7 @@ def review(version: str, *calls: tuple[str, object], continues: tuple[str, ...] 
 
 async def deploy(rt: LocalRuntime, agent: AnyAgent) -> None:
     """Today's code, as another process would have it."""
-    rt.registry._agents.clear()
+    rt.registry._agents.clear()  # pyright: ignore[reportPrivateUsage] - a deploy within one process
     rt.registry.add(agent)
 
 

@@ -293,7 +293,11 @@ class Context(StepContext):
         """Raise TimeoutError inside after `seconds` of store time; that it struck is journalled, so a replay takes the same path."""
         return concurrency.timeout(self._execution, self._take("timeout"), seconds)
 
-    def on_end(self, name: str, fn: Callable[[StepContext, *Ts], Awaitable[object]], /, *args: *Ts) -> None:
+    @overload
+    def on_end(self, name: str, fn: Callable[[StepContext, *Ts], Awaitable[object]], /, *args: *Ts) -> None: ...
+    @overload
+    def on_end(self, name: str, fn: Callable[[*Ts], Awaitable[object]], /, *args: *Ts) -> None: ...
+    def on_end(self, name: str, fn: Callable[..., Awaitable[object]], /, *args: Any) -> None:
         """Durable clean-up: runs as a step when the run ends, however it ends, last registered first. `finally` runs at every park."""
         self._execution.endings.append((name, fn, args))
 
@@ -301,10 +305,10 @@ class Context(StepContext):
     async def shield(self) -> AsyncIterator[None]:
         """Inside it steps run although the run is cancelled."""
         ex = self._execution
-        token = shielded.set(True)
+        token, scope = shielded.set(True), anyio.CancelScope(shield=ex.leaving is None)
+        ex.shields.add(scope)
         try:
-            with anyio.CancelScope(shield=ex.leaving is None) as scope:
-                ex.shields.add(scope)
+            with scope:
                 yield
         finally:
             ex.shields.discard(scope)

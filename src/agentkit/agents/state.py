@@ -41,7 +41,8 @@ async def restore(ex: Execution, key: str, scope: Scope, initial: T) -> State[T]
     codec = codec_of(type(initial), "ctx.state")
     snapshot = ex.journal.snapshot
     if snapshot is None:
-        return State(ex, scope, key, initial, codec)
+        first: T = codec.round_trip(initial, "ctx.state")[1]  # as a replay will have it, and not the caller's own object
+        return State(ex, scope, key, first, codec)
     saved = PLAIN.decode(snapshot.body, key)
     scope.counts.update(saved["counts"])
     value: T = codec.decode(PLAIN.encode(saved["value"], key), key)
