@@ -193,7 +193,7 @@ async def test_a_fork_at_a_step_that_is_not_there_names_those_that_are() -> None
 
 class Total(BaseModel):
     count: int = 0
-    seen: ClassVar[list[int]] = []
+    seen: list[int] = []
 
 
 class Counts(Agent[int, Total]):
@@ -204,10 +204,10 @@ class Counts(Agent[int, Total]):
         while state.value.count < rounds:
             n = state.value.count
             await ctx.step("round", self.body, n)
+            await ctx.sleep(60)
             state.value.seen.append(n)
             state.value.count += 1
             await state.save()
-            await ctx.sleep(60)
         return state.value
 
     async def body(self, n: int) -> int:
@@ -226,6 +226,7 @@ async def test_after_a_save_a_replay_starts_there_and_reads_nothing_older() -> N
         await rt.clock.advance(61 * 5)
         assert (await handle.result()).seen == [0, 1, 2, 3, 4]
         assert Counts.made == [0, 1, 2, 3, 4]
+        assert rt.crashed == 1
 
 
 class LateState(Agent[None, None]):
