@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -24,7 +23,7 @@ class NullRuns(InMemoryRuns):
 
     async def write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool = True) -> list[Written]:
         await checkpoint()
-        leaving = [replace(one, entries=()) for one in batch if one.release is not None]
+        leaving = [one._replace(entries=()) for one in batch if one.release is not None]
         verdicts = iter(await super().write(worker_id, leaving, sync=sync) if leaving else ())
         return [next(verdicts) if one.release is not None else Written("ok", 0) for one in batch]
 

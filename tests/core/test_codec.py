@@ -139,7 +139,7 @@ def test_a_type_that_cannot_be_stored_is_refused_by_name() -> None:
 
 
 async def with_context(step: StepContext, n: int) -> list[int]:
-    return [n] if step else []
+    return [n] * len(step.run_id[:1])
 
 
 async def with_full_context(ctx: Context) -> None: ...
@@ -204,4 +204,4 @@ def test_what_a_function_declares_is_not_asked_where_returns_says_better() -> No
     opens.__annotations__["return"] = Socket
     assert not function_of(opens, CONTEXTS).is_async
     with pytest.raises(NotSerialisable, match=r"result type of .*opens"):
-        assert function_of(opens, CONTEXTS).codec
+        print(function_of(opens, CONTEXTS).codec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import ClassVar
 
@@ -274,7 +275,8 @@ async def test_time_limits_nest_and_each_strikes_its_own_block() -> None:
 class PlainTasks(Agent[str, list[int]]):
     async def run(self, ctx: Context, how: str, /) -> list[int]:
         await ctx.step("before", jitter, 0)
-        return await getattr(self, how)(ctx)
+        branches: Callable[[Context], Awaitable[list[int]]] = getattr(self, how)
+        return await branches(ctx)
 
     async def branches(self, ctx: Context) -> list[int]:
         """Two tasks that use the context of run(): their steps would be numbered by chance."""

@@ -49,7 +49,9 @@ async def test_callers_that_come_together_share_round_trips_and_get_their_own_an
     async with anyio.create_task_group() as tasks:
         for i in range(200):
             tasks.start_soon(one, f"run-{i}", i % 17)
-    assert {run_id: created.run and created.run.run_id for run_id, created in answers.items()} == {f"run-{i}": f"run-{i}" for i in range(200)}
+    assert {run_id: created.run and created.run.run_id for run_id, created in answers.items()} == {
+        f"run-{i}": f"run-{i}" for i in range(200)
+    }
     assert len(store.calls) < 40
 
 

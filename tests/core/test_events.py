@@ -81,7 +81,7 @@ async def test_a_value_that_does_not_fit_or_a_run_that_is_not_there_is_refused()
     async with runtime(agents=[Collects]) as rt:
         handle = await rt.submit(Collects, 1)
         with pytest.raises(InvalidInput, match="signal word"):
-            await handle.signal(Collects.word, "no model")  # type: ignore[arg-type]
+            await handle.signal(Collects.word, "no model")  # type: ignore[misc]
         with pytest.raises(RunNotFound):
             await rt.handle("nobody").signal(Collects.word, Word(text="x"))
         await handle.signal(Collects.word, Word(text="x"))

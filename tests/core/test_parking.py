@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Literal
 
 import anyio
@@ -37,7 +38,8 @@ class Parks(Agent[Plan, str]):
 
     async def run(self, ctx: Context, plan: Plan, /) -> str:
         await ctx.step("before", nothing)
-        return await getattr(self, plan.frames)(ctx, plan)
+        frames: Callable[[Context, Plan], Awaitable[str]] = getattr(self, plan.frames)
+        return await frames(ctx, plan)
 
     async def wait(self, ctx: Context, plan: Plan) -> str:
         if plan.wait == "signal":

@@ -17,7 +17,8 @@ LEASE_S = 8.0
 
 def look(*looks: tuple[float, dict[str, int]], watch: Watch | None = None) -> dict[str, int]:
     """What the last of some looks found silent."""
-    watch, silent = watch or Watch(), {}
+    silent: dict[str, int] = {}
+    watch = watch or Watch()
     for now, beats in looks:
         watch, silent = observe(watch, beats, now, LEASE_S)
     return silent
@@ -57,7 +58,7 @@ def test_a_worker_that_is_gone_is_forgotten_and_one_that_came_later_has_its_own_
 
 @given(st.lists(st.floats(0.1, LEASE_S / 2), min_size=1, max_size=40))
 def test_silence_is_found_within_a_lease_and_one_pause_and_never_before_a_lease(pauses: list[float]) -> None:
-    watch, now, silent = Watch(), 0.0, {}
+    watch, now = Watch(), 0.0
     watch, silent = observe(watch, {"w": 1}, now, LEASE_S)
     for pause in pauses:
         now += pause

@@ -60,7 +60,7 @@ def test_a_class_that_is_still_generic_cannot_be_registered() -> None:
 def test_agents_are_given_as_classes_modules_and_strings() -> None:
     module = sys.modules[__name__]
     for given in ([ReviewHTTPClause], [f"{__name__}:ReviewHTTPClause"]):
-        assert Registry(given).kinds() == ["review-http-clause@1"]  # type: ignore[arg-type]
+        assert Registry(given).kinds() == ["review-http-clause@1"]
     with pytest.raises(TypeError, match="generic"):
         Registry([module])
 

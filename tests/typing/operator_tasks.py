@@ -1,4 +1,5 @@
 """(8) Operator: stuck runs, dead letters, canary of version 4 while version 3 finishes."""
+
 from pydantic import BaseModel
 
 from agentkit import Agent, Context, Runtime
@@ -19,7 +20,7 @@ class ReviewV3(Agent[In, str]):
 class Review(Agent[In, str]):
     name = "review"
     version = "4"
-    continues = ()            # ("3",) when today's code can read version 3 journals
+    continues = ()  # ("3",) when today's code can read version 3 journals
 
     async def run(self, ctx: Context, doc: In) -> str:
         return "4"

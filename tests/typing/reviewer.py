@@ -79,13 +79,15 @@ class Review(Agent[Document, Report]):
 
 class Panel(Agent[Clause, int]):
     async def run(self, ctx: Context, clause: Clause) -> int:
-        outcomes: Outcomes[Verdict] = await ctx.join({"a": ReviewClause.of(clause), "b": ReviewClause.of(clause)}, need=Need.at_least(1, within_s=60))
+        outcomes: Outcomes[Verdict] = await ctx.join(
+            {"a": ReviewClause.of(clause), "b": ReviewClause.of(clause)}, need=Need.at_least(1, within_s=60)
+        )
         both: dict[str, Verdict] = await ctx.join({"a": ReviewClause.of(clause)})
         return len(outcomes.good) + len(both)
 
 
 async def nightly(runtime: Runtime, folder: Path) -> None:
-    docs = {f"acme/{p.stem}": Document(id=p.stem, path=p) for p in folder.glob("*.pdf")}
+    docs = {f"acme/{name}": Document(id=name, path=folder / name) for name in ("a.pdf", "b.pdf")}
     handles = await runtime.submit_many(Review, docs, tenant="acme", priority="low")
     print(len(handles))
 

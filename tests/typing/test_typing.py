@@ -27,7 +27,17 @@ def pyright(folder: Path, *paths: Path) -> set[int]:
 
 
 def mypy(folder: Path, *paths: Path) -> set[int]:
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(folder), "--config-file=", "--no-error-summary", *map(str, paths)]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--cache-dir",
+        str(folder),
+        "--config-file=",
+        "--no-error-summary",
+        *map(str, paths),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE, check=False)
     return {int(number) for number in re.findall(r":(\d+): error:", done.stdout)}
 

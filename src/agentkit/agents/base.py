@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 
 from agentkit.durable.functions import codec_of
 from agentkit.errors import InvalidInput, NotSerialisable
@@ -126,9 +126,10 @@ def type_arguments(cls: type[Any]) -> tuple[Any, Any] | None:
             found = typing.get_args(base)
             return found[0], found[1]
         if isinstance(origin, type) and issubclass(origin, Agent):
-            inner = type_arguments(origin)
+            generic = cast("Any", origin)
+            inner = type_arguments(generic)
             if inner is not None:
-                bound = dict(zip(getattr(origin, "__parameters__", ()), typing.get_args(base), strict=False))
+                bound: dict[Any, Any] = dict(zip(generic.__parameters__, typing.get_args(base), strict=False))
                 return _fill(inner[0], bound), _fill(inner[1], bound)
     for base in cls.__bases__:
         if issubclass(base, Agent) and base is not Agent:

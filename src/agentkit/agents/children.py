@@ -10,7 +10,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from agentkit.agents.base import encode_input, output_codec
-from agentkit.durable.codec import PLAIN
+from agentkit.durable.codec import PLAIN, fields_of
 from agentkit.errors import AmbiguousStep, Overloaded, RunError
 from agentkit.ports.records import EntryKind, Join, NewRun, RunQuery, RunStatus
 
@@ -282,6 +282,6 @@ async def _outcomes(group: _Group, decided: dict[str, Any]) -> Outcomes[Any]:
 
 
 def _child_error(row: Run) -> RunError:
-    said = PLAIN.decode(row.result, "result") if row.result else {}
+    said = fields_of(row.result)
     kind = said.get("kind") or ("RunCancelled" if row.status == RunStatus.CANCELLED else "RunError")
     return RunError(str(kind), str(said.get("message") or said.get("reason") or ""), row.run_id)

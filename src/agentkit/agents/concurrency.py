@@ -15,7 +15,7 @@ from agentkit.durable.parking import Wait
 from agentkit.ports.records import EntryKind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from agentkit.agents.context import Context
     from agentkit.durable.execution import Execution
@@ -82,7 +82,7 @@ async def _race(ctx: Context, key: str, branches: Sequence[Callable[[Context], A
 
 
 @asynccontextmanager
-async def timeout(ex: Execution, key: str, seconds: float) -> AsyncIterator[None]:
+async def timeout(ex: Execution, key: str, seconds: float) -> AsyncGenerator[None]:
     """Cut the block at a time by the store's clock. That it struck is journalled; a replay then cuts it where the journal ends."""
     record = ex.journal.known(key)
     limit = TimeLimit(anyio.CancelScope(), struck=record is not None and record.outcome is not None)

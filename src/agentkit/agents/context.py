@@ -25,7 +25,7 @@ from agentkit.tasks import current_task
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from agentkit.agents.base import Agent, Child, Signal
@@ -297,12 +297,14 @@ class Context(StepContext):
     def on_end(self, name: str, fn: Callable[[StepContext, *Ts], Awaitable[object]], /, *args: *Ts) -> None: ...
     @overload
     def on_end(self, name: str, fn: Callable[[*Ts], Awaitable[object]], /, *args: *Ts) -> None: ...
-    def on_end(self, name: str, fn: Callable[..., Awaitable[object]], /, *args: Any) -> None:
+    def on_end(  # type: ignore[misc]  # mypy does not see that Any takes what *Ts stands for
+        self, name: str, fn: Callable[..., Awaitable[object]], /, *args: Any
+    ) -> None:
         """Durable clean-up: runs as a step when the run ends, however it ends, last registered first. `finally` runs at every park."""
         self._execution.endings.append((name, fn, args))
 
     @asynccontextmanager
-    async def shield(self) -> AsyncIterator[None]:
+    async def shield(self) -> AsyncGenerator[None]:
         """Inside it steps run although the run is cancelled."""
         ex = self._execution
         token, scope = shielded.set(True), anyio.CancelScope(shield=ex.leaving is None)

@@ -6,8 +6,9 @@ A step returns `decode(encode(result))` the first time too, so that a replay see
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from math import isfinite
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -63,6 +64,16 @@ def _first_fault(exc: Exception) -> tuple[str, str]:
     return "".join(f"[{p!r}]" if isinstance(p, int) else f".{p}" for p in fault["loc"]), fault["msg"]
 
 
+def fields_of(body: bytes) -> dict[str, Any]:
+    """The fields of a small JSON object of our own; none for an empty body."""
+    found: dict[str, Any] = from_json(body) if body else {}
+    return found
+
+
+def _parts(value: Any) -> Iterable[tuple[object, Any]]:
+    return cast("Iterable[tuple[object, Any]]", value.items() if hasattr(value, "items") else enumerate(value))
+
+
 def blame(value: Any, path: str = "") -> tuple[str, str]:
     """(path, problem) of the first part that JSON cannot hold; ("", "") when all of it can."""
     if path.count("[") > MAX_DEPTH:
@@ -70,8 +81,7 @@ def blame(value: Any, path: str = "") -> tuple[str, str]:
     if isinstance(value, float) and not isfinite(value):
         return path, f"{value} is no number in JSON"
     if isinstance(value, dict | list | tuple):
-        parts = value.items() if isinstance(value, dict) else enumerate(value)
-        faults = (blame(part, f"{path}[{key!r}]") for key, part in parts)
+        faults = (blame(part, f"{path}[{key!r}]") for key, part in _parts(value))
         return next((fault for fault in faults if fault[1]), ("", ""))
     try:
         to_json(value)

@@ -14,14 +14,14 @@ import anyio
 import anyio.lowlevel
 
 from agentkit.clock import wait_for
-from agentkit.durable.codec import PLAIN
+from agentkit.durable.codec import fields_of
 from agentkit.durable.journal import Journal
 from agentkit.durable.parking import ParkPlan, Wait, Waits
 from agentkit.errors import EntryTooLarge, RunCancelled, RunParked
 from agentkit.ports.records import EntryKind
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 
     from anyio.abc import TaskGroup
 
@@ -194,7 +194,7 @@ class Execution:
             raise EntryTooLarge(what, len(body), self.host.limits.max_entry_bytes)
 
     @contextmanager
-    def working(self) -> Iterator[None]:
+    def working(self) -> Generator[None]:
         """While in it the run does not park."""
         self.waits.busy += 1
         try:
@@ -352,7 +352,7 @@ class Execution:
         if message is None:
             return b""
         self.take(message, EntryKind.CANCEL, "cancel", message.body)
-        self.strike(str(PLAIN.decode(message.body, "cancel").get("reason", "")))
+        self.strike(str(fields_of(message.body).get("reason", "")))
         return message.body
 
     def _check_deadline(self) -> None:
@@ -366,4 +366,4 @@ class Execution:
 
 
 def _reason(entry: Entry | None) -> str | None:
-    return None if entry is None else str(PLAIN.decode(entry.body, "cancel").get("reason", ""))
+    return None if entry is None else str(fields_of(entry.body).get("reason", ""))

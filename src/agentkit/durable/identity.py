@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
@@ -65,7 +65,7 @@ def _canonical(value: Any) -> Any:
 
     Secrets, and objects that JSON does not know, stand there by their type: their content is not the call's identity.
     """
-    kind = type(value)
+    kind = cast("type[object]", type(value))
     if kind in _SCALARS:
         return value
     if kind is dict:
@@ -75,7 +75,7 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return {name: _canonical(part) for name, part in value.__dict__.items()}
     if isinstance(value, AbstractSet):
-        return sorted(map(str, value))
+        return sorted(map(str, cast("AbstractSet[object]", value)))
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _canonical(getattr(value, f.name)) for f in fields(value)}
     return _by_type(value) if hasattr(value, "get_secret_value") else value

@@ -34,7 +34,7 @@ def observe(watch: Watch, beats: Mapping[str, int], now: float, lease_s: float) 
     finds that very beat still there.
     """
     unbroken = watch.looked_at is not None and now - watch.looked_at <= lease_s / 2
-    before = watch.seen if unbroken else {}
+    before: Mapping[str, Seen] = watch.seen if unbroken else {}
     seen = {worker: _since(before.get(worker), beat, now) for worker, beat in beats.items()}
     silent = {worker: s.beat for worker, s in seen.items() if now - s.since >= lease_s}
     return Watch(seen, now), silent

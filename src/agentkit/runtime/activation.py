@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import anyio
 
@@ -237,7 +237,9 @@ def _end(ex: Execution, agent: AnyAgent, outcome: Outcome) -> Release:
 
 
 def _parked(raised: BaseException | None) -> bool:
-    return isinstance(raised, RunParked) or (isinstance(raised, BaseExceptionGroup) and raised.subgroup(RunParked) is not None)
+    return isinstance(raised, RunParked) or (
+        isinstance(raised, BaseExceptionGroup) and cast("BaseExceptionGroup[BaseException]", raised).subgroup(RunParked) is not None
+    )
 
 
 def _result(ex: Execution, agent: AnyAgent, value: Any) -> bytes:

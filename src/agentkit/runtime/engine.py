@@ -232,6 +232,7 @@ class Engine:
         the registration (in a model checker every other way out leaves a stuck run).
         """
         ids = [h.ticket.run_id for h in held]
+        answers: Sequence[Claimed | ClaimRefusal] = ()
         self.taking += 1
         try:
             with (

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel
 
 from agentkit import telemetry
 from agentkit.agents.base import output_codec
-from agentkit.durable.codec import PLAIN
+from agentkit.durable.codec import PLAIN, fields_of
 from agentkit.durable.identity import short_name
 from agentkit.errors import InvalidInput, NotSerialisable, RunBuried, RunCancelled, RunEnded, RunError, RunNotFound, RunTimeout, StepError
 from agentkit.ports.records import EntryKind, RunStatus
@@ -21,8 +21,6 @@ from agentkit.runtime.events import EventStream, Status
 from agentkit.runtime.hub import POLL_S
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pydantic import JsonValue
 
     from agentkit.agents.base import AnyAgent, Signal
@@ -59,7 +57,7 @@ def info_of(row: Run) -> RunInfo:
     """The public view of a stored run."""
     error = None
     if row.status.ended and row.status != RunStatus.COMPLETED:
-        said = PLAIN.decode(row.result, "failure") if row.result else {}
+        said = fields_of(row.result)
         error = f"{said.get('kind', row.status.name)}: {said.get('message') or said.get('reason', '')}"
     return RunInfo(
         run_id=row.run_id,
@@ -79,7 +77,7 @@ def info_of(row: Run) -> RunInfo:
 
 def error_of(row: Run) -> Exception:
     """What `result()` raises for a run that ended without one."""
-    said: Mapping[str, Any] = PLAIN.decode(row.result, "failure") if row.result else {}
+    said = fields_of(row.result)
     kind, message = str(said.get("kind", "RunError")), str(said.get("message") or said.get("reason") or "")
     if row.status == RunStatus.CANCELLED:
         return RunCancelled(row.run_id, message)

@@ -11,7 +11,7 @@ import anyio
 from agentkit.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Sequence
+    from collections.abc import Container, Generator, Iterable, Sequence
 
     from agentkit.ports.records import Run
     from agentkit.ports.runs import RunStore
@@ -53,7 +53,7 @@ class Hub:
         self._changed, self._wanted = anyio.Event(), anyio.Event()
 
     @contextmanager
-    def watch(self, run_id: str, *, journal: bool = False) -> Iterator[Watcher]:
+    def watch(self, run_id: str, *, journal: bool = False) -> Generator[Watcher]:
         watcher = Watcher(journal=journal)
         self._watchers.setdefault(run_id, set()).add(watcher)
         self._wanted.set()

@@ -24,7 +24,8 @@ class Registry:
 
     def add(self, agent: AnyAgent) -> None:
         """Enter a class. Raises `InvalidSetting` when another class has its name and version, TypeError when it is still generic."""
-        input_codec(agent), output_codec(agent)
+        for codec_of_agent in (input_codec, output_codec):
+            codec_of_agent(agent)
         for version in (agent.version, *agent.continues):
             before = self._agents.get((agent.name, version))
             if before is not None and before is not agent and before.version == version == agent.version:

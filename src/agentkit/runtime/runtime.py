@@ -10,7 +10,6 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, overload
 
 import anyio
-import anyio.lowlevel
 
 from agentkit import plugins
 from agentkit.agents.base import Agent, AnyAgent
@@ -141,7 +140,9 @@ class Runtime:
             for port in (self.store, self.tickets, self.values, self.limits):
                 await port.open()
                 stack.push_async_callback(port.aclose)
-            resources = await stack.enter_async_context(self._lifespan()) if self._lifespan is not None else {}
+            resources: Mapping[type[Any], object] = {}
+            if self._lifespan is not None:
+                resources = await stack.enter_async_context(self._lifespan())
             tasks = anyio.create_task_group()
             await tasks.__aenter__()
             try:
@@ -297,7 +298,7 @@ class Runtime:
         idle_s: float | None = None,
     ) -> AsyncIterator[RunInfo]:
         """The stored runs that meet all conditions, in order of run_id, read in pages. `idle_s`: nothing happened for so long."""
-        wanted = None if status is None else frozenset(_status(s) for s in ([status] if isinstance(status, str) else status))
+        wanted = None if status is None else _statuses(status)
         kind = agent if agent is None or isinstance(agent, str) else agent.name
         query = RunQuery(kind=kind, tenant=tenant, status=wanted, version=version, idle_s=idle_s)
         after = ""
@@ -351,8 +352,9 @@ def _only(worker: str) -> bool | list[str]:
     return True if worker.lower() in ("1", "true", "yes", "all") else [part.strip() for part in worker.split(",") if part.strip()]
 
 
-def _status(status: Status) -> RunStatus:
-    return next(stored for stored, public in PUBLIC.items() if public == status)
+def _statuses(asked: Status | Sequence[Status]) -> frozenset[RunStatus]:
+    wanted = {asked} if isinstance(asked, str) else set(asked)
+    return frozenset(stored for stored, public in PUBLIC.items() if public in wanted)
 
 
 def _after(query: RunQuery, after: str) -> RunQuery:

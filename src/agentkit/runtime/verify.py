@@ -78,7 +78,7 @@ class _DryHost:
         return
 
     def handle(self, run_id: str, agent: type[Any] | None) -> Any:
-        return self._runtime.handle(run_id, agent) if agent is not None else self._runtime.handle(run_id)
+        return self._runtime.engine.handle(run_id, agent)
 
     def returns_ticket(self, run_id: str) -> bool:
         return False

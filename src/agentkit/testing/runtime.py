@@ -16,7 +16,7 @@ from agentkit.runtime.settings import Settings
 from agentkit.testing.clock import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Iterable, Mapping
 
     from agentkit.agents.base import AnyAgent
 
@@ -47,7 +47,7 @@ class LocalRuntime(Runtime):
     run_limits = Limits(park_after_s=0.0)
 
     def __init__(self, *, clock: RuntimeClock, **given: Any) -> None:
-        self.clock = clock
+        self.clock = clock  # pyright: ignore[reportIncompatibleVariableOverride]  set once, before anything uses it
         clock.runtime = self
         super().__init__(**given)
         self._crashes: dict[str, Literal["begin", "end"]] = {}
@@ -126,7 +126,7 @@ async def runtime(
     state: str = "memory://",
     worker: bool = True,
     settings: Settings | None = None,
-) -> AsyncIterator[LocalRuntime]:
+) -> AsyncGenerator[LocalRuntime]:
     """A runtime for a test.
 
     Args:
@@ -136,7 +136,7 @@ async def runtime(
     """
 
     @asynccontextmanager
-    async def lifespan() -> AsyncIterator[Mapping[type[Any], object]]:
+    async def lifespan() -> AsyncGenerator[Mapping[type[Any], object]]:
         yield resources or {}
 
     made = LocalRuntime(
