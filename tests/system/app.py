@@ -5,15 +5,20 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import threading
 import time
 from collections.abc import Generator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+from anyio.lowlevel import current_token
 
 from agentkit import Agent, Context, Done, Runtime, Signal, StepContext
-from agentkit.testing.crash_child import reach
+from agentkit.tasks import Gate
+from agentkit.testing.crash_child import hand, reach, stand_still
+from agentkit_sql.sqlite import Job
 
 EFFECTS_FILE = "EFFECTS_FILE"
 PARTS = 3
@@ -199,7 +204,28 @@ def runtime() -> Runtime:
     made = Runtime.from_env(agents=AGENTS)
     if made.settings.state.startswith("sqlite"):
         _halt_inside_sweeps(made.store)
+        hand.stand_still = partial(_stand_still_between_transactions, made.store)
     return made
+
+
+def _stand_still_between_transactions(store: Any) -> None:
+    """Stop in the thread that owns the file, where it has no transaction open: one would lock the file for everybody.
+
+    That a process stopped inside a transaction does lock it has tests of its own, with points inside the sweep.
+    """
+    owner = store.database._owner
+    if threading.current_thread() is owner._thread:
+        stand_still()
+        return
+    awake = threading.Event()
+
+    def script() -> Generator[Any, Any, None]:
+        stand_still()
+        awake.set()
+        yield from ()
+
+    owner.put(Job(script(), current_token().native_token, Gate(), write=False, sync=False, topic=""))
+    awake.wait()
 
 
 def _halt_inside_sweeps(store: Any) -> None:

@@ -75,16 +75,16 @@ async def test_a_loop_blocked_for_longer_than_its_stall_limit_loses_its_runs(
 
 async def test_after_a_sleep_of_the_whole_machine_nobody_is_declared_dead(pair: Crew, url: str, effects: Effects) -> None:
     async with open_runtime(url, lease_s=LONG_LEASE_S) as runtime:
-        await runtime.submit(Slow, 2 * LONG_LEASE_S, run_id="slow")
-    workers: list[Child] = [await pair.start("tell@inside step linger", "tell@after sweep#20") for _ in range(2)]
+        await runtime.submit(Slow, 4 * LONG_LEASE_S, run_id="slow")
+    workers: list[Child] = [await pair.start("tell@inside step linger") for _ in range(2)]
 
     async def begun() -> bool:
         return any("inside step linger" in worker.said for worker in workers)
 
     await until("one has the run", begun)
     async with open_runtime(url, lease_s=LONG_LEASE_S) as runtime:
+        await until("both are there", lambda: _registered(runtime, 3))
         before = await workers_of(runtime) - {runtime.engine.worker_id}
-        assert len(before) == 2
     for worker in workers:
         worker.stop()
     for worker in workers:

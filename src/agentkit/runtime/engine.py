@@ -68,6 +68,7 @@ class Engine:
         self.local_roots: set[str] = set()
         self.suspects: deque[Held] = deque()
         self.draining = False
+        self.leasing: anyio.CancelScope | None = None
         self.kinds: Sequence[str] = ()  # what queued runs this process executes; a runtime that only submits serves nothing
         self.tickets_put = self.taking = 0
         self.lease_s = max(settings.lease_s, store.min_lease_s)
@@ -355,6 +356,8 @@ class Engine:
     def drain_all(self) -> None:
         """Start nothing new; runs leave as soon as none of their bodies runs."""
         self.draining = True
+        if self.leasing is not None:
+            self.leasing.cancel()
         for activation, _ in self.active.values():
             activation.drain()
         self.notify()

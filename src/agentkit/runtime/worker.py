@@ -94,7 +94,7 @@ class Worker:
                 continue
             began_ns = time.time_ns()
             try:
-                leases = await engine.queue.lease(min(engine.free(), BATCH), wait_s=WAIT_S, lease_s=engine.lease_s, kinds=kinds)
+                leases = await self._lease(kinds)
             except StoreError as exc:
                 log.warning("the queue does not answer: %s", exc)
                 await anyio.sleep(WAIT_S)
@@ -103,6 +103,18 @@ class Worker:
                 telemetry.TICKETS_LEASED.add(len(leases))
                 telemetry.span_of_the_past(telemetry.LEASE, began_ns, {telemetry.WORKER: engine.worker_id, telemetry.COUNT: len(leases)})
                 await self._take(await self._fit(leases))
+
+    async def _lease(self, kinds: set[str]) -> list[Lease]:
+        """Tickets for the free slots. A drain cuts the wait short: else it would be given the tickets that it gives back."""
+        engine = self._engine
+        leases: list[Lease] = []
+        try:
+            with anyio.CancelScope() as engine.leasing:
+                leases = await engine.queue.lease(min(engine.free(), BATCH), wait_s=WAIT_S, lease_s=engine.lease_s, kinds=kinds)
+        finally:
+            engine.leasing = None
+            engine.notify()
+        return leases
 
     async def _fit(self, leases: Sequence[Lease]) -> list[Held]:
         """Bury the runs of tickets that were delivered too often without an answer: whatever they do, they end their process."""
@@ -175,6 +187,8 @@ async def drain(engine: Engine, clock: Clock, grace_s: float, hurry: anyio.Event
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_cut_after, engine, clock, grace_s, hurry)
         await engine.idle()
+        while engine.leasing is not None:
+            await engine.change()
         tasks.cancel_scope.cancel()
 
 

@@ -24,7 +24,10 @@ from agentkit import Runtime
 from agentkit.durable.identity import short_name
 from agentkit.ports.records import EntryKind, RunWrite, Swept
 
-SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
+def stand_still() -> None:
+    """Stop the whole process at once."""
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class Halt(NamedTuple):
@@ -47,6 +50,8 @@ class Hand:
 
     def __init__(self) -> None:
         self.armed: dict[str, Halt] = {}
+        self.stand_still = stand_still
+        """How to stop. An app whose store must not be stopped in the middle of something, for it holds a lock then, gives another way."""
         self._counts: dict[str, int] = {}
 
     def reach(self, *points: str) -> None:
@@ -58,8 +63,10 @@ class Hand:
             self._counts[point] = self._counts.get(point, 0) + 1
             if self._counts[point] == halt.nth:
                 os.write(1, f"{point}\n".encode())
-                if halt.how in SIGNALS:
-                    os.kill(os.getpid(), SIGNALS[halt.how])
+                if halt.how == "kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                elif halt.how == "stop":
+                    self.stand_still()
 
     async def on_step(self, run_id: str, key: str, point: Literal["begin", "end"]) -> None:
         """`Engine.on_step`."""
