@@ -301,7 +301,7 @@ class Lane:
                 unknown_since = self._clock.monotonic() if unknown_since is None else unknown_since
                 if self._clock.monotonic() - unknown_since > self._lease_s:
                     raise WorkerFenced(self.worker_id) from exc
-            if self._dead:
+            if self._dead or self._closing:
                 raise WorkerFenced(self.worker_id)
             await anyio.sleep(wait_s)
             wait_s = min(1.0, wait_s * 2)

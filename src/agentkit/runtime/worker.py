@@ -24,6 +24,7 @@ log = logging.getLogger("agentkit.worker")
 
 BATCH = 100  # tickets of one lease: near the time of one commit
 WAIT_S = 1.0  # of one lease call on an empty queue
+LET_GO_S = 10.0  # after the cut: a store that takes no release must not keep a process from ending
 LATER_S = 5.0  # until somebody else is asked about an agent that we do not know
 
 
@@ -196,3 +197,6 @@ async def _cut_after(engine: Engine, clock: Clock, grace_s: float, hurry: anyio.
     await wait_for(clock, hurry, grace_s)
     log.warning("cutting %d runs that did not leave by themselves", len(engine.active))
     engine.stop_all()
+    await clock.sleep(LET_GO_S)
+    log.error("%d runs could not be released (the store does not answer): they are left to recovery", len(engine.active))
+    engine.lane.abandon()

@@ -14,6 +14,7 @@ import inspect
 import logging
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -26,8 +27,8 @@ from agentkit.ports.records import EntryKind, RunWrite, Swept
 
 
 def stand_still() -> None:
-    """Stop the whole process at once."""
-    os.kill(os.getpid(), signal.SIGSTOP)
+    """Stop the whole process at once, this thread first: by `os.kill` another could stop it some statements later."""
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 class Halt(NamedTuple):
