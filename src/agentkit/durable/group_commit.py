@@ -381,21 +381,26 @@ def _fitting(entries: Sequence[Entry], rows: int, size: int) -> int:
 
 
 def _run_write(claim: Claim, entries: Sequence[Entry], *, whole: bool) -> RunWrite:
-    """What goes with these entries: takes and joins belong to an entry among them; a release only goes with the last."""
-    last = entries[-1].seq if entries else claim.seq
-    takes, joins = claim.takes, claim.joins
-    if takes:
-        claim.takes = [t for t in takes if t[1] > last]
-        takes = [t for t in takes if t[1] <= last]
-    if joins and whole:
-        claim.joins = []
+    """What goes with these entries: takes and joins belong to an entry among them; a release only goes with the last.
+
+    Nothing of the claim's own lists is handed out: a take that is added while the batch is on its way would be written without its
+    entry, and a crash in between would lose the message.
+    """
+    takes: tuple[tuple[str, int], ...] = ()
+    joins: tuple[Join, ...] = ()
+    release = None
+    if claim.takes and entries:
+        last = entries[-1].seq
+        takes = tuple(take for take in claim.takes if take[1] <= last)
+        claim.takes = [take for take in claim.takes if take[1] > last]
     clear = claim.clear_crashes and any(e.kind == EntryKind.RESULT for e in entries)
     if clear:
         claim.clear_crashes = False
-    release = None
     if whole:
+        if claim.joins:
+            joins, claim.joins = tuple(claim.joins), []
         release, claim.release, claim.sync = claim.release, None, False
-    return RunWrite(claim.run_id, claim.fence, entries, takes, joins if whole else (), clear, release)
+    return RunWrite(claim.run_id, claim.fence, entries, takes, joins, clear, release)
 
 
 def _split(write: RunWrite) -> list[RunWrite]:
