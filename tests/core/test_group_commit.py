@@ -418,7 +418,7 @@ async def test_a_join_is_opened_with_the_entry_that_announces_it() -> None:
         b.add(claim, "map#1", kind=EntryKind.CHILD)
         b.lane.join(claim, Join("map#1", 1, 1, 0, 16))
         await b.lane.settled(claim)
-        assert [w.joins for w in b.store.batches[0]] == [[Join("map#1", 1, 1, 0, 16)]]
+        assert [list(w.joins) for w in b.store.batches[0]] == [[Join("map#1", 1, 1, 0, 16)]]
 
 
 async def test_a_closed_lane_ends_once_everything_handed_in_is_written() -> None:
