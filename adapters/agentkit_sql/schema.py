@@ -116,6 +116,14 @@ MIGRATIONS: tuple[Callable[[SqliteDialect], list[str]], ...] = ()
 """What turns version `FIRST + i` into the next one; a new file is made of the tables above at once."""
 
 
+def is_current(dialect: SqliteDialect) -> Script[bool]:
+    """Whether there is nothing to migrate: asked first, for a file that another process has locked can still be read."""
+    if schema_version.name not in {row[0] for row in (yield dialect.tables())}:
+        return False
+    [(found,)] = yield Statement("SELECT version FROM schema_version")()
+    return bool(found == FIRST + len(MIGRATIONS))
+
+
 def migrate(dialect: SqliteDialect, store: str, migrations: Sequence[Callable[[SqliteDialect], list[str]]] = MIGRATIONS) -> Script[None]:
     """Bring the schema to the newest version; to be run in one write transaction, so that of many processes one does it.
 

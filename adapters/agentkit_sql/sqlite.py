@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from agentkit.errors import AgentKitError, InvalidSetting, StoreBusy, StoreCorrupt, StoreRefused, StoreUnavailable
 from agentkit.tasks import Gate
 from agentkit_sql.dialect import MANY, ROWS, SqliteDialect
-from agentkit_sql.schema import migrate
+from agentkit_sql.schema import is_current, migrate
 
 if sys.platform != "win32":
     import fcntl
@@ -98,9 +98,10 @@ def connect(path: str, busy_timeout_s: float, clock: Clock) -> sqlite3.Connectio
         )
         _set_up(connection, busy_timeout_s)
         dialect = SqliteDialect(clock, strict=sqlite3.sqlite_version_info >= STRICT_SINCE)
-        connection.execute("BEGIN IMMEDIATE")
-        drive(connection, migrate(dialect, path))
-        connection.execute("COMMIT")
+        if not drive(connection, is_current(dialect)):
+            connection.execute("BEGIN IMMEDIATE")
+            drive(connection, migrate(dialect, path))
+            connection.execute("COMMIT")
     except BaseException as exc:
         if connection is not None:
             connection.close()
