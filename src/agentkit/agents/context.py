@@ -40,8 +40,6 @@ I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the API
 O = TypeVar("O")  # noqa: E741
 Ts = TypeVarTuple("Ts")
 
-_STEP_CONTEXTS: list[type] = []
-
 
 class StepContext:
     """What a step or a probe may ask for as its first parameter, if it is annotated so."""
@@ -179,11 +177,11 @@ class Context(StepContext):
         Raises:
             StepError: the body failed (now, or when it was recorded). Its effect may have happened.
         """
-        info = function_of(fn, tuple(_STEP_CONTEXTS))
+        info = function_of(fn, STEP_CONTEXTS)
         call_key = self._take(name, key)
         identity = fingerprint_of(name, info.name, fn, args if fingerprint is None else fingerprint)
         codec = info.codec if returns is None else codec_of(returns, name)
-        if probe is not None and function_of(probe, tuple(_STEP_CONTEXTS)).wants_context:
+        if probe is not None and function_of(probe, STEP_CONTEXTS).wants_context:
             probe = partial(probe, StepContext(self._execution, call_key))
         call = Call(
             call_key,
@@ -373,4 +371,4 @@ def fingerprint_of(name: str, function: str, fn: Callable[..., Any], args: objec
 
 
 run_join = children.run_join
-_STEP_CONTEXTS.extend((StepContext, Context))
+STEP_CONTEXTS = (StepContext, Context)  # what a first parameter is annotated with that wants one

@@ -27,7 +27,7 @@ DIGEST_CHARS = 16
 class Scope:
     """A namespace of step names, owned by one task."""
 
-    __slots__ = ("counts", "keys", "owner", "path")
+    __slots__ = ("counts", "owner", "path")
 
     def __init__(self, path: str, owner: object) -> None:
         self.path, self.owner = path, owner

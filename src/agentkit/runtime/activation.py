@@ -70,7 +70,6 @@ class Activation:
         self._agent: AnyAgent = engine.registry.find(self.run.kind, self.run.version)
         self.execution: Execution | None = None
         self._draining = False
-        self.left_at: float | None = None
 
     async def perform(self) -> Left:
         """Run until the claim is released or lost."""

@@ -35,7 +35,6 @@ class Answers:
         self._queue = queue
         self._waiting: dict[str, list[Lease]] = {}
         self._new = anyio.Event()
-        self._idle = anyio.Event()
 
     def add(self, lease: Lease, answer: str) -> None:
         self._waiting.setdefault(answer, []).append(lease)
