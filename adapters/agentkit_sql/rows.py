@@ -19,7 +19,10 @@ CANCELLED, BURIED = RunStatus.CANCELLED, RunStatus.BURIED
 WINDOW, DELAY, CANCEL = "window", "delay", "cancel"
 """What a run waits for that never started: its turn among its siblings, its time. A message does not start it, but `CANCEL` ends it."""
 
-COLUMNS = ", ".join(f'"{column}"' for column in runs.c.keys())  # noqa: SIM118  a column collection is no mapping
+COLUMNS = ", ".join(f'"{column}"' for column in runs.c.keys() if column != "no")  # noqa: SIM118  a column collection is no mapping
+ENTRY = 'run_no, seq, fence, kind, "key", attempt, fp, codec, body, at_ms, took_us'
+"""The columns of a journal entry."""
+NO = "(SELECT no FROM runs WHERE run_id = ?)"
 _FIELDS = (
     'run_id, kind, version, status, owner, fence, wake, inbox_seq, ticketed_at IS NOT NULL, crashes, priority, tenant, "key", parent_id, '
     "parent_key, idx, notify = 1, depth, seed, deadline, wake_at, waiting_for, keep_s, input, result, trace, meta, created_at, updated_at, "

@@ -9,7 +9,7 @@ from agentkit.ports.records import Entry
 from agentkit_sql.database import RUNS, SqliteSettings, SqlPort
 from agentkit_sql.dialect import SqliteDialect, Statement
 from agentkit_sql.joins import JoinScripts
-from agentkit_sql.rows import Changes, select_runs, to_run
+from agentkit_sql.rows import NO, Changes, select_runs, to_run
 from agentkit_sql.runs_create import CreateScripts
 from agentkit_sql.runs_sweep import SweepScripts
 from agentkit_sql.runs_write import WriteScripts
@@ -146,10 +146,10 @@ class ReadScripts:
     def __init__(self, dialect: SqliteDialect) -> None:
         self._dialect = dialect
         self._get = Statement(select_runs(dialect.among("run_id")))
-        entries = 'SELECT seq, kind, "key", attempt, fp, codec, body, at_ms, took_us, fence FROM journal WHERE run_id = ?'
+        entries = f'SELECT seq, kind, "key", attempt, fp, codec, body, at_ms, took_us, fence FROM journal WHERE run_no = {NO}'
         self._after = Statement(f"{entries} AND seq > ? ORDER BY seq")
         self._newest = Statement(
-            f"{entries} AND seq >= coalesce((SELECT max(seq) FROM journal WHERE run_id = ? AND kind = 9), 0) ORDER BY seq"
+            f"{entries} AND seq >= coalesce((SELECT max(seq) FROM journal WHERE run_no = {NO} AND kind = 9), 0) ORDER BY seq"
         )
 
     def load(self, run_id: str, after: int) -> Script[list[Entry]]:

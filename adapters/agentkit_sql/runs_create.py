@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from agentkit.errors import InvalidKey
 from agentkit.ports.records import Created
 from agentkit_sql.dialect import Statement
-from agentkit_sql.rows import COLUMNS, DELAY, PARKED, READY, WINDOW, select_runs, to_run
+from agentkit_sql.rows import COLUMNS, DELAY, ENTRY, PARKED, READY, WINDOW, select_runs, to_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,8 @@ class CreateScripts:
         self._dialect = dialect
         self._found = Statement(select_runs(dialect.among("run_id")))
         self._insert = Statement(dialect.or_ignore("runs", COLUMNS))
-        self._entry = Statement(dialect.or_ignore("journal", 'run_id, seq, fence, kind, "key", attempt, fp, codec, body, at_ms, took_us'))
+        self._entry = Statement(dialect.or_ignore("journal", ENTRY))
+        self._numbers = Statement(f"SELECT run_id, no FROM runs WHERE {dialect.among('run_id')}")
         self._parent = Statement(
             "SELECT 1 FROM runs WHERE run_id = ? AND owner = ? AND fence = ? AND status = 2 AND NOT EXISTS "
             "(SELECT 1 FROM inbox WHERE inbox.run_id = runs.run_id AND topic = 'cancel' AND taken_seq IS NULL) "
@@ -63,9 +64,9 @@ class CreateScripts:
         now = yield from self._dialect.now()
         waiting = yield from self._beyond_window(new)
         yield self._insert.many([_row(run, now, in_window=run.run_id in waiting) for run in new])
-        entries = [(run.run_id, entry.seq, 1, *entry[1:9]) for run in new for entry in run.entries]
-        if entries:
-            yield self._entry.many(entries)
+        if any(run.entries for run in new):
+            number = dict((yield self._numbers(self._dialect.listed(run.run_id for run in new))))
+            yield self._entry.many([(number[run.run_id], entry.seq, 1, *entry[1:9]) for run in new for entry in run.entries])
 
     def _beyond_window(self, new: Sequence[NewRun]) -> Script[set[str]]:
         """Take slots of the parents' joins for the first of their new children; returns the ids of those that must wait."""

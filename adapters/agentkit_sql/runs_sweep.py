@@ -68,7 +68,10 @@ class SweepScripts:
             "UNION ALL SELECT r.run_id, level + 1, r.status < 4 FROM family JOIN runs r ON r.parent_id = family.run_id) "
             "SELECT run_id, live FROM family ORDER BY live DESC, level DESC LIMIT ?"
         )
-        self._delete = [Statement(f"DELETE FROM {table} WHERE {among}") for table in ("journal", "inbox", "joins", "runs")]
+        self._delete = [
+            Statement(f"DELETE FROM journal WHERE run_no IN (SELECT no FROM runs WHERE {among})"),
+            *(Statement(f"DELETE FROM {table} WHERE {among}") for table in ("inbox", "joins", "runs")),
+        ]
 
     def register(self, worker_id: str, kinds: str, host: str) -> Script[None]:
         now = yield from self._dialect.now()

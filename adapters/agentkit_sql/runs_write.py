@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agentkit.errors import WorkerFenced
 from agentkit.ports.records import Claimed, RunStatus, Written
 from agentkit_sql.dialect import Statement
-from agentkit_sql.rows import PARKED, READY, RUNNING, TO_TELL, select_runs, to_run
+from agentkit_sql.rows import ENTRY, NO, PARKED, READY, RUNNING, TO_TELL, select_runs, to_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,12 +35,12 @@ class WriteScripts:
             f"WHERE status = 1 AND {among}"
         )
         self._mine = Statement(
-            "SELECT run_id, fence, inbox_seq, (SELECT max(seq) FROM journal WHERE journal.run_id = runs.run_id) "
+            "SELECT run_id, fence, inbox_seq, (SELECT max(seq) FROM journal WHERE run_no = no), no "
             f"FROM workers CROSS JOIN {dialect.each('runs', 'run_id')} "
             f"WHERE worker_id = ? AND dead = 0 AND owner = worker_id{dialect.share}"
         )
-        self._insert = Statement(dialect.or_ignore("journal", 'run_id, seq, fence, kind, "key", attempt, fp, codec, body, at_ms, took_us'))
-        self._there = Statement("SELECT seq, fence, body FROM journal WHERE run_id = ? AND seq BETWEEN ? AND ?")
+        self._insert = Statement(dialect.or_ignore("journal", ENTRY))
+        self._there = Statement(f"SELECT seq, fence, body FROM journal WHERE run_no = {NO} AND seq BETWEEN ? AND ?")
         self._row = Statement("SELECT status, fence, owner, inbox_seq FROM runs WHERE run_id = ?")
         self._take = Statement("UPDATE inbox SET taken_seq = ? WHERE run_id = ? AND id = ? AND taken_seq IS NULL")
         self._join = Statement(dialect.or_ignore("joins", 'run_id, "key", total, need_good, max_bad, slots, good, bad, active, fired'))
@@ -89,7 +89,7 @@ class WriteScripts:
         for write in batch:
             mine = held.get(write.run_id)
             if mine is not None and mine[1] == write.fence and continues(write.entries, mine[3] or 0):
-                rows += to_rows(write.run_id, write.fence, write.entries)
+                rows += to_rows(mine[4], write.fence, write.entries)
                 verdict = Written("ok", mine[2])
             else:
                 verdict = yield from self._judge(write, mine, rows)
@@ -104,7 +104,7 @@ class WriteScripts:
 
     def _judge(self, write: RunWrite, held: Sequence[Any] | None, rows: list[tuple[Any, ...]]) -> Script[Written]:
         """The verdict on one run's part; the rows that are to be inserted are added to `rows`."""
-        run_id, fence, entries = write.run_id, write.fence, write.entries
+        fence, entries = write.fence, write.entries
         if held is None or held[1] != fence:
             return (yield from self._landed_before(write))
         last = held[3] or 0
@@ -116,7 +116,7 @@ class WriteScripts:
                 if missing is None:
                     return Written("lost", held[2])
                 entries = missing
-            rows += to_rows(run_id, fence, entries)
+            rows += to_rows(held[4], fence, entries)
         return Written("ok", held[2])
 
     def _not_yet_there(self, write: RunWrite, last: int) -> Script[Sequence[Entry] | None]:
@@ -190,8 +190,8 @@ def continues(entries: Sequence[Entry], last: int) -> bool:
     return not entries or (entries[0].seq == last + 1 and (len(entries) == 1 or follows(entries, last)))
 
 
-def to_rows(run_id: str, fence: int, entries: Sequence[Entry]) -> list[tuple[Any, ...]]:
-    return [(run_id, e[0], fence, e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8]) for e in entries]
+def to_rows(run_no: int, fence: int, entries: Sequence[Entry]) -> list[tuple[Any, ...]]:
+    return [(run_no, e[0], fence, e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8]) for e in entries]
 
 
 def follows(entries: Sequence[Entry], last: int) -> bool:

@@ -39,9 +39,11 @@ schema_version = _table("schema_version", "version", version=Integer)
 workers = _table("workers", "worker_id", worker_id=Text, dead=Integer, died_at_=REAL)
 beats = _table("beats", "worker_id", worker_id=Text, beat=Integer, kinds=Text, host=Text, at=REAL)
 
+# `no` is the run's name inside the database: 12 bytes of index an entry instead of 60, and what runs that began together write
+# lies together. With 50 runs at a time it halves the pages of a commit.
 runs = _table(
-    "runs", "run_id",
-    run_id=Text, kind=Text, version=Text, status=Integer, owner_=Text, fence=Integer, wake=Integer, inbox_seq=Integer,
+    "runs", "no",
+    no=Integer, run_id=Text, kind=Text, version=Text, status=Integer, owner_=Text, fence=Integer, wake=Integer, inbox_seq=Integer,
     ticketed_at_=REAL,  # when a ticket was last known to be put; NULL: none
     crashes=Integer, priority=Integer, tenant=Text, key=Text, parent_id_=Text, parent_key=Text, idx=Integer,
     holds_slot=Integer,  # of its join's window
@@ -49,6 +51,7 @@ runs = _table(
     created_at=REAL, updated_at=REAL, expires_at_=REAL,
     input=LargeBinary, result=LargeBinary,  # last: what is read and changed often then stays on the row's first page
 )  # fmt: skip
+_index("runs_by_id", runs, "run_id", unique=True)
 _index("runs_owned", runs, "owner", "owner IS NOT NULL")
 _index("runs_ready", runs, "ticketed_at", "status = 1")
 _index("runs_due", runs, "wake_at", "status = 3 AND wake_at IS NOT NULL")
@@ -59,11 +62,11 @@ _index("runs_expiring", runs, "expires_at", "expires_at IS NOT NULL")
 
 # An ordinary table with a unique index: keyed by its primary key alone an entry of 1 KB would cost 4.7 KB (an overflow page each).
 journal = _table(
-    "journal", "run_id seq",
-    run_id=Text, seq=Integer, fence=Integer, kind=Integer, key=Text, attempt=Integer, fp=Text, codec=Integer, body=LargeBinary,
+    "journal", "run_no seq",
+    run_no=Integer, seq=Integer, fence=Integer, kind=Integer, key=Text, attempt=Integer, fp=Text, codec=Integer, body=LargeBinary,
     at_ms=Integer, took_us=Integer,
 )  # fmt: skip
-_index("journal_snapshots", journal, "run_id seq", "kind = 9")
+_index("journal_snapshots", journal, "run_no seq", "kind = 9")
 
 inbox = _table("inbox", "run_id id", run_id=Text, id=Text, seq=Integer, topic=Text, body=LargeBinary, taken_seq_=Integer)
 _index("inbox_untaken", inbox, "run_id topic", "taken_seq IS NULL")

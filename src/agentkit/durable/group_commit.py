@@ -17,6 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
+import anyio.lowlevel
 
 from agentkit.errors import ClaimLost, StoreBusy, StoreRefused, StoreUnavailable, WorkerFenced
 from agentkit.ports.records import Entry, EntryKind, Join, Release, RunWrite
@@ -224,6 +225,8 @@ class Lane:
             sync, batch = self._gather()
             with anyio.CancelScope(shield=True):
                 await self._commit(batch, sync=sync)
+                # Whom this batch woke hands in next. Gathered before that, one early run and 49 others would commit by turns for ever.
+                await anyio.lowlevel.checkpoint()
             if self._room is not None and not self.full:
                 self._room.set()
                 self._room = None

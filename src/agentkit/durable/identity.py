@@ -69,9 +69,9 @@ def _canonical(value: Any) -> Any:
     if kind in _SCALARS:
         return value
     if kind is dict:
-        return {key: _canonical(value[key]) for key in _in_order(value)}
+        return {key: part if type(part := value[key]) in _SCALARS else _canonical(part) for key in _in_order(value)}
     if kind is list or kind is tuple:
-        return [_canonical(part) for part in value]
+        return value if _SCALARS.issuperset(map(type, value)) else [_canonical(part) for part in value]
     if isinstance(value, BaseModel):
         return {name: _canonical(part) for name, part in value.__dict__.items()}
     if isinstance(value, AbstractSet):
