@@ -344,7 +344,7 @@ class Context(StepContext):
         ex.check_open()
         ex.waits.busy += 1  # by hand what `working` does: this is called as often as a step
         try:
-            await ex.journal.settled()
+            await ex.host.lane.settled(ex.claim)
         finally:
             ex.idle()
 

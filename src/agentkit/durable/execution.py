@@ -128,6 +128,7 @@ class Execution:
         self.left_at: float | None = None
         self.cancelled: str | None = _reason(self.journal.cancel)
         self.bodies: set[anyio.CancelScope] = set()
+        self.new_scope = type(anyio.CancelScope())  # of the event loop's library, which anyio would look up anew at every step
         self.shields: set[anyio.CancelScope] = set()
         self.endings: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = []
         self.shuffle: random.Random | None = None

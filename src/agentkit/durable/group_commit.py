@@ -258,12 +258,12 @@ class Lane:
                 break
             claim = self._queue.popleft()
             entries, claim.pending = claim.pending, []
-            cut = _fitting(entries, MAX_ROWS - rows, MAX_BYTES - size)
+            cut, weight = _fitting(entries, MAX_ROWS - rows, MAX_BYTES - size)
             whole = cut == len(entries)
             if not whole:
                 entries, claim.pending = entries[:cut], entries[cut:]
-            rows += len(entries)
-            size += sum(len(e.body) for e in entries)
+            rows += cut
+            size += weight
             claim.queued = not whole
             sync = sync or claim.sync
             if claim.queued:
@@ -370,17 +370,15 @@ def _wake(claim: Claim) -> None:
     claim.waiters = later
 
 
-def _fitting(entries: Sequence[Entry], rows: int, size: int) -> int:
-    """How many of `entries` fit; at least one, for an entry bigger than a whole batch must go too."""
-    if len(entries) <= rows and sum(len(e.body) for e in entries) <= size:
-        return len(entries)
-    fit = 0
+def _fitting(entries: Sequence[Entry], rows: int, size: int) -> tuple[int, int]:
+    """How many of `entries` fit, and their bytes; at least one, for an entry bigger than a whole batch must go too."""
+    fit = weight = 0
     for entry in entries[:rows]:
-        size -= len(entry.body)
-        if size < 0 and fit:
+        if fit and weight + len(entry.body) > size:
             break
+        weight += len(entry.body)
         fit += 1
-    return fit
+    return fit, weight
 
 
 def _run_write(claim: Claim, entries: Sequence[Entry], *, whole: bool) -> RunWrite:

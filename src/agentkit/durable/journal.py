@@ -10,7 +10,7 @@ from agentkit.errors import JournalMismatch
 from agentkit.ports.records import Entry, EntryKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Iterable
 
     from agentkit.durable.group_commit import Claim, Lane
 
@@ -113,6 +113,6 @@ class Journal:
         """Hand in an entry with a small plain body of our own."""
         return self.append(kind, key, PLAIN.encode(what, key))
 
-    async def settled(self, seq: int | None = None) -> None:
+    def settled(self, seq: int | None = None) -> Awaitable[None]:
         """Wait until the entry (default: everything handed in) is durable."""
-        await self._lane.settled(self._claim, seq)
+        return self._lane.settled(self._claim, seq)
