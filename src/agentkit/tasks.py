@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
 
 def current_task() -> object:
@@ -33,12 +36,10 @@ class Gate:
         except RuntimeError:
             self._inner = anyio.Event()
 
-    async def wait(self) -> None:
+    def wait(self) -> Awaitable[None]:
         """Return once it is set. Like any wait it ends with a cancellation of its task; then the gate is used up."""
-        if isinstance(self._inner, anyio.Event):
-            await self._inner.wait()
-        else:
-            await self._inner
+        waiting: Awaitable[None] = self._inner.wait() if isinstance(self._inner, anyio.Event) else self._inner
+        return waiting
 
     def set(self) -> None:
         """Let the waiter go on."""

@@ -372,6 +372,8 @@ def _wake(claim: Claim) -> None:
 
 def _fitting(entries: Sequence[Entry], rows: int, size: int) -> tuple[int, int]:
     """How many of `entries` fit, and their bytes; at least one, for an entry bigger than a whole batch must go too."""
+    if len(entries) == 1:
+        return 1, len(entries[0].body)
     fit = weight = 0
     for entry in entries[:rows]:
         if fit and weight + len(entry.body) > size:
@@ -387,6 +389,9 @@ def _run_write(claim: Claim, entries: Sequence[Entry], *, whole: bool) -> RunWri
     Nothing of the claim's own lists is handed out: a take that is added while the batch is on its way would be written without its
     entry, and a crash in between would lose the message.
     """
+    if whole and not (claim.takes or claim.joins or claim.clear_crashes or claim.release):
+        claim.sync = False
+        return RunWrite(claim.run_id, claim.fence, entries)
     takes: tuple[tuple[str, int], ...] = ()
     joins: tuple[Join, ...] = ()
     release = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from agentkit.errors import StoreRefused
 from agentkit.tasks import Gate
@@ -66,9 +67,11 @@ class Creation:
 
     async def _lead(self) -> None:
         """Send what is waiting, on behalf of all; then wake them, and one who came meanwhile to lead the next."""
-        batch, self._waiting = _fitting(self._waiting)
         self._busy = True
+        batch: list[_Asked] = []
         try:
+            await anyio.lowlevel.checkpoint()  # who asks in the same turn of the event loop goes with it, not after its commit
+            batch, self._waiting = _fitting(self._waiting)
             await self._send(batch)
         finally:
             self._busy = False

@@ -70,7 +70,7 @@ class Engine:
         self.draining = False
         self.leasing: anyio.CancelScope | None = None
         self.kinds: Sequence[str] = ()  # what queued runs this process executes; a runtime that only submits serves nothing
-        self.tickets_put = self.taking = 0
+        self.tickets_put = self.taking = self.arriving = 0
         self.lease_s = max(settings.lease_s, store.min_lease_s)
         self.on_step: OnStep | None = None
         self.due_soon: Callable[[float], None] = lambda wake_at: None

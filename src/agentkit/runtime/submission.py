@@ -60,13 +60,17 @@ async def start_here(
 ) -> Run:
     """Create a run for this process, or find it."""
     engine = runtime.engine
-    if len(engine.locals) >= runtime.settings.max_waiting and engine.free() <= 0:
+    if len(engine.locals) + engine.arriving - max(0, engine.free()) >= runtime.settings.max_waiting:
         raise Overloaded("this runtime", runtime.settings.max_waiting, 1.0)
     run = new_run(runtime, agent, value, run_id, agent.version, tenant=tenant, deadline=_deadline(runtime, timeout_s), held=True)
     engine.local_roots.add(run.run_id)
-    row = _checked(run, *(await runtime.creation.create([run]))[0])
-    if row.status == RunStatus.READY:
-        await engine.dispatch([ticket_of(row)], local=True)
+    engine.arriving += 1  # a thousand calls in one turn of the event loop are a thousand waiting runs, though none is stored yet
+    try:
+        row = _checked(run, *(await runtime.creation.create([run]))[0])
+        if row.status == RunStatus.READY:
+            await engine.dispatch([ticket_of(row)], local=True)
+    finally:
+        engine.arriving -= 1
     return row
 
 
