@@ -13,7 +13,7 @@ VERSIONS := 3.11 3.12 3.13
 PYENV_ROOT ?= $(HOME)/.pyenv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all coverage lint format bench bench-peers soak docs examples changelog clean
+.PHONY: help demo test test-all coverage servers lint format bench bench-peers soak docs examples changelog clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,10 +25,10 @@ $(VENV)/.stamp: pyproject.toml scripts/venv.sh
 demo: $(VENV)/.stamp ## audit the licences of an environment with two workers, kill one, lose nothing
 	$(BIN)/python -m examples.licence_auditor.demo $(ARGS)
 
-test: lint ## lint, then every test
+test: lint servers ## lint, then every test, against real servers that the tests start
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
-test-all: lint $(VERSIONS:%=test-%) ## the tests under each of Python 3.11, 3.12 and 3.13 that is here
+test-all: lint servers $(VERSIONS:%=test-%) ## the tests under each of Python 3.11, 3.12 and 3.13 that is here
 
 test-%: pyproject.toml
 	@python="$(call find_python,python$* $(wildcard $(PYENV_ROOT)/versions/$*.*/bin/python$*))"; \
@@ -36,11 +36,14 @@ test-%: pyproject.toml
 	[ .venv-$*/.stamp -nt pyproject.toml ] || { scripts/venv.sh .venv-$* "$$python" "$(UV)" && touch .venv-$*/.stamp; } || exit 1; \
 	.venv-$*/bin/python -m pytest -n auto $(ARGS)
 
-coverage: $(VENV)/.stamp ## the tests, and the lines that none of them ran
+coverage: $(VENV)/.stamp servers ## the tests, and the lines that none of them ran
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --show-missing --skip-covered
+
+servers: ## install the servers that the tests start, where we may; else say what is missing
+	scripts/servers.sh
 
 lint: $(VENV)/.stamp ## style, import rules, shape and types
 	$(BIN)/ruff check .

@@ -50,7 +50,8 @@ class Figure:
 class Row(Protocol):
     """A question: `measure` takes turns with the raw limit and answers one figure or several."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def measure(self, bench: Bench) -> list[Figure]: ...
 

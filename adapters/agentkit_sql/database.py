@@ -1,40 +1,41 @@
-"""A database by URL: one connection for each file, process and settings, shared by all that asks for it."""
+"""A SQLite file by URL: one connection for each file, process and settings, shared by all that asks for it."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 from weakref import WeakValueDictionary
 
 import anyio
 from anyio.lowlevel import current_token
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from pydantic import Field
 
-from agentkit.clock import SYSTEM
-from agentkit.errors import InvalidSetting, StoreUnavailable, nearest
+from agentkit.errors import InvalidSetting, StoreUnavailable
 from agentkit.tasks import Gate
-from agentkit_sql.dialect import ROWS, Statement
-from agentkit_sql.sqlite import Job, Owner, call_in, connect
+from agentkit_sql.dialect import ROWS, SqliteDialect, Statement
+from agentkit_sql.news import OTHER, QUEUE, RUNS, News
+from agentkit_sql.port import POOL, SqlSettings, parsed, settings_from
+from agentkit_sql.sqlite import Job, Owner, connect
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.engine import URL
+
     from agentkit.clock import Clock
-    from agentkit_sql.dialect import Script
+    from agentkit_sql.dialect import Script, Work
 
 T = TypeVar("T")
 
-RUNS, QUEUE, OTHER = "runs", "queue", ""
 FIRST_POLL_S, LAST_POLL_S = 0.005, 0.05  # how often other processes' commits are looked for: 2 us a look, and a person notices nothing
 _data_version = Statement("PRAGMA data_version").sql
+FORMS = "sqlite:///relative.db or sqlite:////absolute.db"
 
 
-class SqliteSettings(BaseModel):
+class SqliteSettings(SqlSettings):
     """What may stand in a `sqlite://` URL."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
     busy_timeout_s: float = Field(default=5.0, ge=0)  # a writer holds the lock for milliseconds; 5 s outlasts a slow checkpoint
@@ -43,27 +44,31 @@ class SqliteSettings(BaseModel):
     @classmethod
     def from_url(cls, url: str) -> SqliteSettings:
         """Read a URL. Raises `InvalidSetting` naming what is wrong with it."""
-        try:
-            parsed = make_url(url)
-        except (ArgumentError, ValueError) as exc:
-            raise InvalidSetting("url", url, "not a URL; write sqlite:///relative.db or sqlite:////absolute.db") from exc
-        if parsed.get_backend_name() != "sqlite":
-            raise InvalidSetting("url", url, "agentkit_sql serves SQLite: write sqlite:///relative.db or sqlite:////absolute.db")
-        if parsed.host:
+        parts = parsed(url, FORMS)
+        if parts.get_backend_name() != "sqlite":
+            raise InvalidSetting("url", url, f"not the URL of a SQLite file: write {FORMS}")
+        if parts.host:
             raise InvalidSetting("url", url, "a SQLite URL has three slashes (sqlite:///relative.db) or four (sqlite:////absolute.db)")
-        if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
+        if not parts.database or parts.database == ":memory:" or parts.database.startswith("file:"):
             raise InvalidSetting("url", url, "names no file; for runs in memory use memory://")
-        known = set(cls.model_fields) - {"path"}
-        for name in parsed.query:
-            if name not in known:
-                raise InvalidSetting(
-                    name, parsed.query[name], f"no option of sqlite:// (known: {', '.join(sorted(known))}){nearest(name, known)}"
-                )
-        try:
-            return cls.model_validate({"path": parsed.database, **parsed.query})
-        except ValidationError as exc:
-            problem = exc.errors()[0]
-            raise InvalidSetting(str(problem["loc"][0]), problem["input"], problem["msg"]) from exc
+        return settings_from(cls, {"path": parts.database}, parts.query, "sqlite")
+
+    @property
+    def store(self) -> str:
+        return self.path
+
+    @property
+    def min_lease_s(self) -> float:
+        return 10.0  # several processes that flush make a beat wait up to 0.6 s (p99), and a slow checkpoint far longer
+
+    def dialect(self, clock: Clock) -> SqliteDialect:
+        return SqliteDialect(clock)
+
+    def names(self, url: URL) -> bool:
+        return url.get_backend_name() == "sqlite" and os.path.realpath(url.database or "") == os.path.realpath(self.path)
+
+    async def attach(self, clock: Clock) -> Database:
+        return await anyio.to_thread.run_sync(Database.attach, self, clock)
 
 
 class Database:
@@ -76,9 +81,7 @@ class Database:
         self.path, self.busy_timeout_s = path, busy_timeout_s
         self._users = 0
         self._owner: Owner | None = None
-        self._changes = {RUNS: 1, QUEUE: 1}
-        self._waiting: dict[str, list[tuple[Any, anyio.Event]]] = {RUNS: [], QUEUE: []}
-        self._lock = threading.Lock()
+        self._news = News()
         self._foreign: int | None = None
         self._next_look = 0.0
 
@@ -99,29 +102,23 @@ class Database:
             cls._open[key] = database
             return database
 
-    def detach(self) -> None:
-        """Close the file with its last user. Blocks."""
+    async def detach(self) -> None:
+        """Close the file with its last user."""
         with self._registry:
             self._users -= 1
             owner = self._owner
             if self._users or owner is None:
                 return
             self._owner = None
-        owner.stop()
+        await anyio.to_thread.run_sync(owner.stop)
 
-    async def read(self, script: Script[T]) -> T:
+    async def read(self, work: Work[T]) -> T:
         """Run a script that changes nothing."""
-        return await self._do(script, write=False, sync=False, topic=OTHER)
+        return await self._do(work(), write=False, sync=False, topic=OTHER)
 
-    async def write(self, script: Script[T], *, sync: bool, topic: str = OTHER) -> T:
-        """Run a script in a transaction; with `sync` it survives a power cut when this returns.
-
-        Args:
-            script: what to do.
-            sync: whether to wait for the disk.
-            topic: whose waiters are told, `RUNS` or `QUEUE`.
-        """
-        return await self._do(script, write=True, sync=sync, topic=topic)
+    async def write(self, work: Work[T], *, sync: bool, topic: str = OTHER, line: str = POOL) -> T:
+        """Run a script in a transaction; with `sync` it survives a power cut when this returns."""
+        return await self._do(work(), write=True, sync=sync, topic=topic)
 
     async def _do(self, script: Script[T], *, write: bool, sync: bool, topic: str) -> T:
         owner = self._owner
@@ -142,40 +139,26 @@ class Database:
             raise job.error
         return job.result  # type: ignore[return-value]
 
-    def note(self, topics: set[str]) -> None:
+    def note(self, topics: Iterable[str]) -> None:
         """Tell those who wait for a change. Called from any thread."""
-        with self._lock:
-            for topic in topics - {OTHER}:
-                self._changes[topic] += 1
-                waiting, self._waiting[topic] = self._waiting[topic], []
-                for loop, event in waiting:
-                    call_in(loop, event.set)
+        self._news.note(topics)
 
     def token(self, topic: str) -> int:
         """What `changed` compares with, as it is now."""
-        return self._changes[topic]
+        return self._news.token(topic)
 
     async def changed(self, topic: str, seen: int, timeout_s: float) -> int:
         """Wait until something about `topic` may have changed since `seen`, or the time is up; returns the new token."""
         give_up = anyio.current_time() + timeout_s
         poll_s = FIRST_POLL_S
         while True:
-            with self._lock:
-                if self._changes[topic] != seen:
-                    return self._changes[topic]
-                waiter = current_token().native_token, anyio.Event()
-                self._waiting[topic].append(waiter)
             left = give_up - anyio.current_time()
-            try:
-                with anyio.move_on_after(max(0.0, min(poll_s, left))):
-                    await waiter[1].wait()
-            finally:
-                with self._lock:
-                    if waiter in self._waiting[topic]:
-                        self._waiting[topic].remove(waiter)
+            token = await self._news.wait(topic, seen, min(poll_s, left))
+            if token != seen:
+                return token
             await self._look_abroad()
-            if left <= poll_s and self._changes[topic] == seen:
-                return seen
+            if left <= poll_s or self._news.token(topic) != seen:
+                return self._news.token(topic)
             poll_s = min(poll_s * 1.5, LAST_POLL_S)
 
     async def _look_abroad(self) -> None:
@@ -184,7 +167,7 @@ class Database:
         if now < self._next_look:
             return
         self._next_look = now + FIRST_POLL_S
-        found = await self.read(self._foreign_commits())
+        found = await self.read(self._foreign_commits)
         before, self._foreign = self._foreign, found
         if found != before:
             self.note({RUNS, QUEUE})
@@ -193,28 +176,3 @@ class Database:
     def _foreign_commits() -> Script[int]:
         [(number,)] = yield _data_version, (), ROWS
         return int(number)
-
-
-class SqlPort:
-    """What the adapters of all ports have in common: a database that is opened and closed with them."""
-
-    def __init__(self, settings: SqliteSettings, clock: Clock = SYSTEM) -> None:
-        self.settings, self.clock = settings, clock
-        self._opened: list[Database] = []
-
-    @property
-    def database(self) -> Database:
-        """The open database. Raises `StoreUnavailable` before `open`."""
-        if not self._opened:
-            raise StoreUnavailable(self.settings.path, "it is not open: use it between open() and aclose()")
-        return self._opened[-1]
-
-    async def open(self) -> None:
-        """Connect and migrate. May be called more than once; each call needs its `aclose`."""
-        self._opened.append(await anyio.to_thread.run_sync(Database.attach, self.settings, self.clock))
-
-    async def aclose(self) -> None:
-        """Disconnect with the last of its kind."""
-        if self._opened:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._opened.pop().detach)

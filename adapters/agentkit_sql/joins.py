@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from agentkit.ports.queue import Ticket
-    from agentkit_sql.dialect import Script, SqliteDialect
+    from agentkit_sql.dialect import Dialect, Script
 
 JOINED = b"null"
 """The body of the message that says that a join is over."""
@@ -21,7 +21,7 @@ JOINED = b"null"
 class JoinScripts:
     """The scripts of `signal`, `cancel_children` and `tell`."""
 
-    def __init__(self, dialect: SqliteDialect, changes: Changes) -> None:
+    def __init__(self, dialect: Dialect, changes: Changes) -> None:
         self._dialect, self._changes = dialect, changes
         among = dialect.among("run_id")
         self._inbox = Statement("SELECT seq, id, topic, body, taken_seq FROM inbox WHERE run_id = ? ORDER BY seq")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentkit.clock import SYSTEM
 from agentkit.errors import InvalidLimit
 from agentkit.ports.limits import Grant
-from agentkit_sql.database import SqliteSettings, SqlPort
-from agentkit_sql.dialect import SqliteDialect, Statement
+from agentkit_sql.database import SqliteSettings
+from agentkit_sql.dialect import Statement
+from agentkit_sql.port import SqlPort
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentkit.clock import Clock
-    from agentkit_sql.dialect import Script
+    from agentkit_sql.dialect import Dialect, Script
+    from agentkit_sql.port import SqlSettings
 
 SLACK = 1e-6  # of a token: times are seconds since 1970 here, whose last digit is a quarter of a microsecond
 ASK_AGAIN_S = 0.05  # permits come back whenever a holder is done; sooner would load the store, later would leave them idle
@@ -31,7 +34,7 @@ class LineScripts:
     however light, gets ahead of it for long.
     """
 
-    def __init__(self, dialect: SqliteDialect) -> None:
+    def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._expire = Statement("DELETE FROM permits WHERE name = ? AND expires_at <= ?")
         # Where the line stands: at its first place, or behind all that were served from it.
@@ -67,6 +70,7 @@ class SemaphoreScripts(LineScripts):
     """Permits that are leased."""
 
     def acquire(self, name: str, holder: str, *, permits: int, weight: int, lease_s: float, tenant: str) -> Script[Grant]:
+        yield from self._dialect.serial(name)
         now = yield from self._dialect.now()
         yield self._expire(name, now)
         needed = yield from self._wait(name, holder, tenant, weight, now + lease_s)
@@ -78,6 +82,7 @@ class SemaphoreScripts(LineScripts):
         return Grant(granted=True)
 
     def renew(self, name: str, holders: Sequence[str], lease_s: float) -> Script[list[bool]]:
+        yield from self._dialect.serial(name)
         now = yield from self._dialect.now()
         yield self._expire(name, now)
         held = {row[0] for row in (yield self._held(name))}
@@ -85,6 +90,7 @@ class SemaphoreScripts(LineScripts):
         return [holder in held for holder in holders]
 
     def release(self, name: str, holder: str) -> Script[bool]:
+        yield from self._dialect.serial(name)
         now = yield from self._dialect.now()
         yield self._expire(name, now)
         found: list[Any] = yield self._find(name, holder)
@@ -95,7 +101,7 @@ class SemaphoreScripts(LineScripts):
 class BucketScripts(LineScripts):
     """Tokens that come at a rate and are settled by key."""
 
-    def __init__(self, dialect: SqliteDialect) -> None:
+    def __init__(self, dialect: Dialect) -> None:
         super().__init__(dialect)
         self._bucket = Statement(f"SELECT level, burst, rate, at FROM buckets WHERE name = ?{dialect.exclusive}")
         self._insert = Statement("INSERT INTO buckets (name, level, burst, rate, at) VALUES (?, ?, ?, ?, ?)")
@@ -103,12 +109,11 @@ class BucketScripts(LineScripts):
         self._reserved = Statement(f'SELECT amount, settled FROM reservations WHERE name = ? AND "key" = ?{dialect.exclusive}')
         self._reserve = Statement('INSERT INTO reservations (name, "key", amount, settled, at) VALUES (?, ?, ?, 0, ?)')
         self._settle = Statement('UPDATE reservations SET settled = 1 WHERE name = ? AND "key" = ?')
-        self._old = Statement(
-            f'SELECT name, "key" FROM reservations WHERE at <= ? ORDER BY at LIMIT {FORGOTTEN_AT_ONCE}{dialect.exclusive}'
-        )
+        self._old = Statement(f'SELECT name, "key" FROM reservations WHERE at <= ? ORDER BY at LIMIT {FORGOTTEN_AT_ONCE}{dialect.unlocked}')
         self._forget = Statement('DELETE FROM reservations WHERE name = ? AND "key" = ?')
 
     def reserve(self, name: str, key: str, amount: float, *, rate_per_s: float, burst: float, tenant: str) -> Script[Grant]:
+        yield from self._dialect.serial(BUCKET + name)
         now = yield from self._dialect.now()
         yield self._expire(BUCKET + name, now)
         level = yield from self._level(name, now, rate_per_s, burst)
@@ -142,6 +147,7 @@ class BucketScripts(LineScripts):
         return float(level)
 
     def settle(self, name: str, key: str, actual: float) -> Script[None]:
+        yield from self._dialect.serial(BUCKET + name)
         found: list[Any] = yield self._reserved(name, key)
         if not found or found[0][1]:
             return
@@ -155,36 +161,36 @@ class BucketScripts(LineScripts):
 class SqlLimits(SqlPort):
     """A `LimitStore` in a SQLite file. Nothing waits for the disk: a power cut ends the processes that held something, too."""
 
-    def __init__(self, settings: SqliteSettings, clock: Clock = SYSTEM) -> None:
+    def __init__(self, settings: SqlSettings, clock: Clock = SYSTEM) -> None:
         super().__init__(settings, clock)
-        dialect = SqliteDialect(clock)
+        dialect = settings.dialect(clock)
         self._semaphores, self._buckets = SemaphoreScripts(dialect), BucketScripts(dialect)
 
     async def acquire(self, name: str, holder: str, *, permits: int, weight: int = 1, lease_s: float, tenant: str = "") -> Grant:
         """Take `weight` of `permits`, or a place in the line. Raises `InvalidLimit` when `weight` can never fit."""
         if not 1 <= weight <= permits:
             raise InvalidLimit(name, weight, permits)
-        script = self._semaphores.acquire(SEMAPHORE + name, holder, permits=permits, weight=weight, lease_s=lease_s, tenant=tenant)
-        return await self.database.write(script, sync=False)
+        take = partial(self._semaphores.acquire, SEMAPHORE + name, holder, permits=permits, weight=weight, lease_s=lease_s, tenant=tenant)
+        return await self.database.write(take, sync=False)
 
     async def renew(self, name: str, holders: Sequence[str], lease_s: float) -> list[bool]:
         """False: that holder's lease ran out and its permits may be another's."""
-        return await self.database.write(self._semaphores.renew(SEMAPHORE + name, holders, lease_s), sync=False)
+        return await self.database.write(lambda: self._semaphores.renew(SEMAPHORE + name, holders, lease_s), sync=False)
 
     async def release(self, name: str, holder: str) -> bool:
         """Give back permits, or leave the line. False: nothing was held."""
-        return await self.database.write(self._semaphores.release(SEMAPHORE + name, holder), sync=False)
+        return await self.database.write(lambda: self._semaphores.release(SEMAPHORE + name, holder), sync=False)
 
     async def reserve(self, name: str, key: str, amount: float, *, rate_per_s: float, burst: float, tenant: str = "") -> Grant:
         """Take `amount` tokens now, once per `key`, or learn when to ask again. Raises `InvalidLimit` when `amount` > `burst`."""
         if not 0 <= amount <= burst:
             raise InvalidLimit(name, amount, burst)
-        script = self._buckets.reserve(name, key, amount, rate_per_s=rate_per_s, burst=burst, tenant=tenant)
-        return await self.database.write(script, sync=False)
+        take = partial(self._buckets.reserve, name, key, amount, rate_per_s=rate_per_s, burst=burst, tenant=tenant)
+        return await self.database.write(take, sync=False)
 
     async def settle(self, name: str, key: str, actual: float) -> None:
         """Book what `key` really used against what it reserved. A key that reserved nothing, or too long ago, is let be."""
-        await self.database.write(self._buckets.settle(name, key, actual), sync=False)
+        await self.database.write(lambda: self._buckets.settle(name, key, actual), sync=False)
 
 
 def from_url(url: str, *, clock: Clock = SYSTEM) -> SqlLimits:

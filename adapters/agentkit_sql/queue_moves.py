@@ -13,7 +13,7 @@ from agentkit_sql.rows import TICKET
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from agentkit_sql.dialect import Script, SqliteDialect
+    from agentkit_sql.dialect import Dialect, Script
 
 READY, LEASED, DELAYED, BEHIND = range(4)
 """BEHIND: another ticket of its key comes first."""
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 class TicketMoves:
     """Tickets enter the line, leave it, and come back. Called inside a transaction."""
 
-    def __init__(self, dialect: SqliteDialect, max_depth: int) -> None:
+    def __init__(self, dialect: Dialect, max_depth: int) -> None:
         self._dialect, self._max_depth = dialect, max_depth
         among_n, among_id, before = dialect.among("n"), dialect.among("id"), dialect.exclusive
         self._state = Statement(
@@ -53,9 +53,7 @@ class TicketMoves:
         self._first_turn = Statement("INSERT INTO turns (tenant, priority, turn) VALUES (?, ?, ?)")
         self._next_turn = Statement("UPDATE turns SET turn = ? WHERE tenant = ? AND priority = ?")
         self._past_turns = Statement("DELETE FROM turns WHERE priority = ? AND turn <= ?")
-        self._insert = Statement(
-            f"INSERT INTO tickets ({TICKET}, n, id, served, state, turn, due, put_at, tries, deliveries) VALUES ({', '.join('?' * 17)})"
-        )
+        self._insert = dialect.bulk("tickets", f"{TICKET}, n, id, served, state, turn, due, put_at, tries, deliveries")
         self._delete = Statement(f"DELETE FROM tickets WHERE {among_n}")
         self._twin = Statement(f"SELECT n, deliveries, due FROM tickets WHERE state <> 1 AND id = ?{before}")
         self._place = Statement("UPDATE tickets SET state = ?, due = ?, deliveries = ? WHERE n = ?")

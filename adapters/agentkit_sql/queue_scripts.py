@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
-    from agentkit_sql.dialect import Script, SqliteDialect
+    from agentkit_sql.dialect import Dialect, Script
 
+QUEUE = "queue"
+"""What changes the line of tickets does it alone: it is short, and keys, turns and dedup hold across rows."""
 RETURNED_AT_ONCE = 500  # in one lease: bounds its transaction
 
 
 class QueueScripts(TicketMoves):
     """What the queue does, each in one transaction."""
 
-    def __init__(self, dialect: SqliteDialect, max_depth: int) -> None:
+    def __init__(self, dialect: Dialect, max_depth: int) -> None:
         super().__init__(dialect, max_depth)
         among_n, among_id, before = dialect.among("n"), dialect.among("id"), dialect.exclusive
         row = f"SELECT {TICKET}, n, tries, deliveries, put_at"
@@ -56,20 +58,23 @@ class QueueScripts(TicketMoves):
         self._all_dead = Statement(
             f"SELECT {TICKET} FROM dead_tickets WHERE (kind = coalesce(?, kind) OR served = ?) ORDER BY died_at, id{before}"
         )
+        served = dialect.in_union("served")
         self._depth = Statement(
-            "SELECT served, 0, count(*), min(put_at) FROM tickets WHERE state = 0 GROUP BY served "
-            "UNION ALL SELECT served, 1, count(*), NULL FROM tickets WHERE state = 1 GROUP BY served "
-            "UNION ALL SELECT served, 2, count(*), min(put_at) FROM tickets WHERE state = 2 GROUP BY served "
-            "UNION ALL SELECT served, 0, count(*), min(put_at) FROM tickets WHERE state = 3 AND \"key\" <> '' GROUP BY served "
-            "UNION ALL SELECT served, 3, count(*), NULL FROM dead_tickets GROUP BY served"
+            f"SELECT {served}, 0, count(*), min(put_at) FROM tickets WHERE state = 0 GROUP BY served "
+            f"UNION ALL SELECT {served}, 1, count(*), NULL FROM tickets WHERE state = 1 GROUP BY served "
+            f"UNION ALL SELECT {served}, 2, count(*), min(put_at) FROM tickets WHERE state = 2 GROUP BY served "
+            f"UNION ALL SELECT {served}, 0, count(*), min(put_at) FROM tickets WHERE state = 3 AND \"key\" <> '' GROUP BY served "
+            f"UNION ALL SELECT {served}, 3, count(*), NULL FROM dead_tickets GROUP BY served"
         )
 
     def put(self, tickets: Sequence[Ticket], delay_s: float) -> Script[None]:
+        yield from self._dialect.serial(QUEUE)
         now = yield from self._dialect.now()
         yield from self._add([(ticket, 0, now) for ticket in tickets], now, now + max(0.0, delay_s), bounded=True)
 
     def lease(self, n: int, lease_s: float, kinds: AbstractSet[str]) -> Script[tuple[list[Lease], float | None]]:
         """Leases, or in how many seconds a delay or somebody's lease ends."""
+        yield from self._dialect.serial(QUEUE)
         now = yield from self._dialect.now()
         yield from self._bring_back(now)
         lines: list[list[Sequence[Any]]] = []
@@ -97,12 +102,14 @@ class QueueScripts(TicketMoves):
         yield from self._offer({row.ticket.key for row in due if row.ticket.key})
 
     def renew(self, leases: Sequence[Lease], lease_s: float) -> Script[list[bool]]:
+        yield from self._dialect.serial(QUEUE)
         now = yield from self._dialect.now()
         still = yield from self._still(leases)
         yield self._renew(now + lease_s, self._dialect.listed(_rows_of(leases, still)))
         return still
 
     def finish(self, leases: Sequence[Lease]) -> Script[list[bool]]:
+        yield from self._dialect.serial(QUEUE)
         still = yield from self._still(leases)
         yield self._delete(self._dialect.listed(_rows_of(leases, still)))
         yield from self._offer({lease.ticket.key for lease in leases if lease.ticket.key})
@@ -115,6 +122,7 @@ class QueueScripts(TicketMoves):
         return [held.get(lease.attempt) == lease.ticket.id for lease in leases]
 
     def give_back(self, leases: Sequence[Lease], delay_s: float) -> Script[list[bool]]:
+        yield from self._dialect.serial(QUEUE)
         now = yield from self._dialect.now()
         held = yield from self._holds(leases)
         for row in held.values():
@@ -123,6 +131,7 @@ class QueueScripts(TicketMoves):
 
     def retry(self, leases: Sequence[Lease], delay_s: float) -> Script[list[bool]]:
         """As new at the end of the line: in a new row, so that its place and its fence grow."""
+        yield from self._dialect.serial(QUEUE)
         now = yield from self._dialect.now()
         held = yield from self._holds(leases)
         if held:
@@ -132,6 +141,7 @@ class QueueScripts(TicketMoves):
         return _told(leases, held)
 
     def bury(self, leases: Sequence[Lease], reason: str) -> Script[list[bool]]:
+        yield from self._dialect.serial(QUEUE)
         now = yield from self._dialect.now()
         held = yield from self._holds(leases)
         if held:
@@ -165,6 +175,7 @@ class QueueScripts(TicketMoves):
         return [DeadTicket(Ticket(*row[:8]), *row[8:]) for row in (yield self._dead(kind, kind, limit))]
 
     def redrive(self, run_ids: Sequence[str] | None, kind: str | None) -> Script[list[str]]:
+        yield from self._dialect.serial(QUEUE)
         now = yield from self._dialect.now()
         chosen = (
             (yield self._all_dead(kind, kind)) if run_ids is None else (yield self._some_dead(self._dialect.listed(run_ids), kind, kind))
@@ -175,6 +186,7 @@ class QueueScripts(TicketMoves):
         return list(dict.fromkeys(ticket.run_id for ticket in revived))
 
     def cancel(self, run_ids: Sequence[str]) -> Script[int]:
+        yield from self._dialect.serial(QUEUE)
         rows: list[Row] = []
         for run_id in set(run_ids):
             rows += map(Row.read, (yield self._of_run(f"{run_id}:", f"{run_id};", run_id)))

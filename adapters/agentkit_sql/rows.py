@@ -12,7 +12,7 @@ from agentkit_sql.schema import runs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from agentkit_sql.dialect import Script, SqliteDialect
+    from agentkit_sql.dialect import Dialect, Script
 
 READY, RUNNING, PARKED, COMPLETED = RunStatus.READY, RunStatus.RUNNING, RunStatus.PARKED, RunStatus.COMPLETED
 CANCELLED, BURIED = RunStatus.CANCELLED, RunStatus.BURIED
@@ -23,7 +23,7 @@ COLUMNS = ", ".join(f'"{column}"' for column in runs.c.keys() if column != "no")
 ENTRY = 'run_no, seq, fence, kind, "key", attempt, fp, codec, body, at_ms, took_us'
 """The columns of a journal entry."""
 NO = "(SELECT no FROM runs WHERE run_id = ?)"
-_FIELDS = (
+FIELDS = (
     'run_id, kind, version, status, owner, fence, wake, inbox_seq, ticketed_at IS NOT NULL, crashes, priority, tenant, "key", parent_id, '
     "parent_key, idx, notify = 1, depth, seed, deadline, wake_at, waiting_for, keep_s, input, result, trace, meta, created_at, updated_at, "
     "expires_at"
@@ -40,7 +40,7 @@ TO_TELL = (
 
 def select_runs(where: str) -> str:
     """A query whose rows `to_run` reads."""
-    return f"SELECT {_FIELDS} FROM runs WHERE {where}"
+    return f"SELECT {FIELDS} FROM runs WHERE {where}"
 
 
 def to_run(row: Sequence[Any]) -> Run:
@@ -58,7 +58,7 @@ def to_tickets(rows: Iterable[Sequence[Any]]) -> list[Ticket]:
 class Changes:
     """The changes of state that several operations share. They are called inside a transaction."""
 
-    def __init__(self, dialect: SqliteDialect) -> None:
+    def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
         mine = dialect.among("run_id")
         self.end_unowned = Statement(

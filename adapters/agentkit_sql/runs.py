@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agentkit.clock import SYSTEM
+from agentkit.errors import InvalidSetting
 from agentkit.ports.records import Entry
-from agentkit_sql.database import RUNS, SqliteSettings, SqlPort
-from agentkit_sql.dialect import SqliteDialect, Statement
+from agentkit_sql.database import SqliteSettings
+from agentkit_sql.dialect import Statement
 from agentkit_sql.joins import JoinScripts
+from agentkit_sql.news import RUNS
+from agentkit_sql.port import BEAT, LANE, SqlPort
 from agentkit_sql.rows import NO, Changes, select_runs, to_run
 from agentkit_sql.runs_create import CreateScripts
 from agentkit_sql.runs_sweep import SweepScripts
 from agentkit_sql.runs_write import WriteScripts
+from agentkit_sql.server import drive
+from agentkit_sql.within import RULE, Within, connection_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,18 +42,19 @@ if TYPE_CHECKING:
         WorkerRow,
         Written,
     )
-    from agentkit_sql.dialect import Script
+    from agentkit_sql.dialect import Dialect, Script
+    from agentkit_sql.port import SqlSettings
 
 
 class SqlRuns(SqlPort):
     """A `RunStore` in a SQLite file, for one or several processes of one machine."""
 
     durable = True
-    min_lease_s = 10.0  # several processes that flush make a beat wait up to 0.6 s (p99), and a slow checkpoint far longer
 
-    def __init__(self, settings: SqliteSettings, clock: Clock = SYSTEM) -> None:
+    def __init__(self, settings: SqlSettings, clock: Clock = SYSTEM) -> None:
         super().__init__(settings, clock)
-        dialect = SqliteDialect(clock)
+        self.min_lease_s = settings.min_lease_s
+        dialect = settings.dialect(clock)
         changes = Changes(dialect)
         self._creating, self._writing = CreateScripts(dialect), WriteScripts(dialect)
         self._joins, self._sweeping = JoinScripts(dialect, changes), SweepScripts(dialect, changes)
@@ -55,85 +62,100 @@ class SqlRuns(SqlPort):
 
     async def register(self, worker_id: str, kinds: str, host: str) -> None:
         """Enter a worker. Raises `WorkerFenced` when that id was declared dead."""
-        await self.database.write(self._sweeping.register(worker_id, kinds, host), sync=False)
+        await self.database.write(lambda: self._sweeping.register(worker_id, kinds, host), sync=False)
 
     async def beat(self, worker_id: str) -> Beat | None:
         """Say "alive". None: this worker was declared dead, for good."""
-        return await self.database.write(self._sweeping.beat(worker_id), sync=False)
+        return await self.database.write(lambda: self._sweeping.beat(worker_id), sync=False, line=BEAT)
 
     async def retire(self, worker_id: str) -> None:
         """Declare oneself dead."""
-        await self.database.write(self._sweeping.retire(worker_id), sync=False)
+        await self.database.write(lambda: self._sweeping.retire(worker_id), sync=False)
 
     async def create(self, runs: Sequence[NewRun], *, parent: ParentClaim | None = None) -> list[Created]:
         """Create runs, or find them. Raises `InvalidKey` for an id that is empty, too long or no UTF-8."""
-        return await self.database.write(self._creating.create(runs, parent), sync=True, topic=RUNS)
+        return await self.database.write(lambda: self._creating.create(runs, parent), sync=True, topic=RUNS)
+
+    async def create_within(self, within: object, runs: Sequence[NewRun]) -> list[Created]:
+        """Create runs in the caller's own transaction: they are there when it commits, and a sweep brings them to a worker.
+
+        Args:
+            within: an `AsyncConnection` or an `AsyncSession` of SQLAlchemy.
+            runs: what to create.
+
+        Raises:
+            InvalidSetting: something else, or another database. What SQLAlchemy raises is the caller's, as the transaction is.
+        """
+        connection = await connection_of(within)
+        if not self.settings.names(connection.engine.url):
+            raise InvalidSetting("within", connection.engine.url.render_as_string(), f"{RULE} ({self.settings.store})")
+        return await drive(Within(connection), self._creating.create(runs, None))
 
     async def claim(
         self, worker_id: str, run_ids: Sequence[str], serves: Mapping[str, AbstractSet[str]], *, alone: bool = False
     ) -> list[Claimed | ClaimRefusal]:
         """READY -> RUNNING under the next fence, only for a kind and version in `serves`."""
-        return await self.database.write(self._writing.claim(worker_id, run_ids, serves, alone=alone), sync=False, topic=RUNS)
+        return await self.database.write(lambda: self._writing.claim(worker_id, run_ids, serves, alone=alone), sync=False, topic=RUNS)
 
     async def write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool = True) -> list[Written]:
         """Write a batch of runs in one transaction. Raises `WorkerFenced`; `StoreRefused` for a gap."""
-        return await self.database.write(self._writing.write(worker_id, batch), sync=sync, topic=RUNS)
+        return await self.database.write(lambda: self._writing.write(worker_id, batch), sync=sync, topic=RUNS, line=LANE)
 
     async def load(self, run_id: str, *, after: int = 0) -> list[Entry]:
         """The journal in order of seq, from the newest SNAPSHOT (or from `after`, exclusive, if it is set)."""
-        return await self.database.read(self._reading.load(run_id, after))
+        return await self.database.read(lambda: self._reading.load(run_id, after))
 
     async def inbox(self, run_id: str) -> list[Message]:
         """All messages in order of arrival, the taken ones too."""
-        return await self.database.read(self._joins.inbox(run_id))
+        return await self.database.read(lambda: self._joins.inbox(run_id))
 
     async def signal(self, run_id: str, message_id: str, topic: str, body: bytes) -> Signalled:
         """Put a message in the inbox and wake a parked run. Topic `cancel` ends a run that never started."""
-        return await self.database.write(self._joins.signal(run_id, message_id, topic, body), sync=True, topic=RUNS)
+        return await self.database.write(lambda: self._joins.signal(run_id, message_id, topic, body), sync=True, topic=RUNS)
 
     async def cancel_children(self, run_id: str, join_key: str | None, body: bytes) -> list[Ticket]:
         """Cancel the live children of a run. Those that never started end at once and are counted in their join at once."""
-        return await self.database.write(self._joins.cancel_children(run_id, join_key, body), sync=True, topic=RUNS)
+        return await self.database.write(lambda: self._joins.cancel_children(run_id, join_key, body), sync=True, topic=RUNS)
 
     async def tell(self, child_ids: Sequence[str]) -> list[Ticket]:
         """Count ended children in their parents' joins, once each."""
-        return await self.database.write(self._joins.tell(child_ids), sync=False, topic=RUNS)
+        return await self.database.write(lambda: self._joins.tell(child_ids), sync=False, topic=RUNS)
 
     async def sweep(self, reap: Mapping[str, int], *, max_crashes: int, lost_after_s: float, limit: int) -> Swept:
         """One bounded round of recovery, in one transaction."""
-        script = self._sweeping.sweep(reap, max_crashes=max_crashes, lost_after_s=lost_after_s, limit=limit)
-        swept = await self.database.write(script, sync=False)
+        work = partial(self._sweeping.sweep, reap, max_crashes=max_crashes, lost_after_s=lost_after_s, limit=limit)
+        swept = await self.database.write(work, sync=False)
         if swept.taken_over:
             self.database.note({RUNS})
         return swept
 
     async def ticketed(self, tickets: Sequence[Ticket]) -> None:
         """Note that these tickets were put."""
-        await self.database.write(self._sweeping.ticketed(tickets), sync=False)
+        await self.database.write(lambda: self._sweeping.ticketed(tickets), sync=False)
 
     async def bury(self, run_id: str, reason: bytes) -> bool:
         """READY or PARKED -> BURIED."""
-        return await self.database.write(self._sweeping.bury(run_id, reason), sync=True, topic=RUNS)
+        return await self.database.write(lambda: self._sweeping.bury(run_id, reason), sync=True, topic=RUNS)
 
     async def revive(self, run_id: str) -> Ticket | None:
         """BURIED -> READY with its crashes forgotten."""
-        return await self.database.write(self._sweeping.revive(run_id), sync=True, topic=RUNS)
+        return await self.database.write(lambda: self._sweeping.revive(run_id), sync=True, topic=RUNS)
 
     async def workers(self) -> list[WorkerRow]:
         """The workers that nobody declared dead."""
-        return await self.database.read(self._sweeping.workers())
+        return await self.database.read(self._sweeping.workers)
 
     async def get(self, run_ids: Sequence[str]) -> list[Run | None]:
         """The runs, in the order asked."""
-        return await self.database.read(self._reading.get(run_ids))
+        return await self.database.read(lambda: self._reading.get(run_ids))
 
     async def list(self, query: RunQuery) -> list[Run]:
         """A page of runs."""
-        return await self.database.read(self._reading.list(query))
+        return await self.database.read(lambda: self._reading.list(query))
 
     async def purge(self, limit: int) -> int:
         """Delete at most `limit` expired runs, each root after its descendants, none while a descendant lives."""
-        return await self.database.write(self._sweeping.purge(limit), sync=False)
+        return await self.database.write(lambda: self._sweeping.purge(limit), sync=False)
 
     async def changed(self, seen: int, timeout_s: float) -> int:
         """Wait until something may have changed since the token `seen` or the time is up; return the new token."""
@@ -143,7 +165,7 @@ class SqlRuns(SqlPort):
 class ReadScripts:
     """The scripts that change nothing."""
 
-    def __init__(self, dialect: SqliteDialect) -> None:
+    def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._get = Statement(select_runs(dialect.among("run_id")))
         entries = f'SELECT seq, kind, "key", attempt, fp, codec, body, at_ms, took_us, fence FROM journal WHERE run_no = {NO}'
@@ -161,7 +183,7 @@ class ReadScripts:
         return [found.get(run_id) for run_id in run_ids]
 
     def list(self, query: RunQuery) -> Script[list[Run]]:
-        now = yield from self._dialect.now()
+        now = 0.0 if query.idle_s is None else (yield from self._dialect.now())
         by_idx = query.parent_id is not None and query.parent_key is not None
         conditions: dict[str, object] = {
             "kind = ?": query.kind,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentkit.ports.records import NewRun, ParentClaim, Run
-    from agentkit_sql.dialect import Script, SqliteDialect
+    from agentkit_sql.dialect import Dialect, Script
 
 MAX_ID_BYTES = 512  # what the strictest of the planned servers can index
 
@@ -31,10 +31,9 @@ def check_id(run_id: str) -> None:
 class CreateScripts:
     """The script of `create`."""
 
-    def __init__(self, dialect: SqliteDialect) -> None:
+    def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._found = Statement(select_runs(dialect.among("run_id")))
-        self._insert = Statement(dialect.or_ignore("runs", COLUMNS))
         self._entry = Statement(dialect.or_ignore("journal", ENTRY))
         self._numbers = Statement(f"SELECT run_id, no FROM runs WHERE {dialect.among('run_id')}")
         self._parent = Statement(
@@ -55,18 +54,24 @@ class CreateScripts:
         # Of two with one id in one call the second finds the first.
         fresh = {run.run_id: run for run in reversed(new) if run.run_id not in there}
         ordered = [run for run in new if fresh.get(run.run_id) is run]
-        yield from self._store(ordered)
+        written = yield from self._store(ordered)
         stored = {row[0]: to_run(row) for row in (yield self._found(listed))}
-        created = {run.run_id: id(run) for run in ordered}
+        created = {run.run_id: id(run) for run in ordered if run.run_id in written}
         return [_created(run, stored[run.run_id], new=created.get(run.run_id) == id(run)) for run in new]
 
-    def _store(self, new: Sequence[NewRun]) -> Script[None]:
+    def _store(self, new: Sequence[NewRun]) -> Script[set[str]]:
+        """Write the rows; returns the ids of those that nobody else wrote meanwhile."""
+        if not new:
+            return set()
         now = yield from self._dialect.now()
         waiting = yield from self._beyond_window(new)
-        yield self._insert.many([_row(run, now, in_window=run.run_id in waiting) for run in new])
-        if any(run.entries for run in new):
-            number = dict((yield self._numbers(self._dialect.listed(run.run_id for run in new))))
-            yield self._entry.many([(number[run.run_id], entry.seq, 1, *entry[1:9]) for run in new for entry in run.entries])
+        rows = [row_of(run, now, in_window=run.run_id in waiting) for run in new]
+        written = yield from self._dialect.insert_free("runs", COLUMNS, rows)
+        forks = [run for run in new if run.entries and run.run_id in written]
+        if forks:
+            number = dict((yield self._numbers(self._dialect.listed(run.run_id for run in forks))))
+            yield self._entry.many([(number[run.run_id], entry.seq, 1, *entry[1:9]) for run in forks for entry in run.entries])
+        return written
 
     def _beyond_window(self, new: Sequence[NewRun]) -> Script[set[str]]:
         """Take slots of the parents' joins for the first of their new children; returns the ids of those that must wait."""
@@ -83,7 +88,7 @@ class CreateScripts:
         return waiting
 
 
-def _row(run: NewRun, now: float, *, in_window: bool) -> tuple[object, ...]:
+def row_of(run: NewRun, now: float, *, in_window: bool) -> tuple[object, ...]:
     status, wake_at, waiting_for = READY, None, ""
     if in_window:
         status, waiting_for = PARKED, WINDOW

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentkit.ports.queue import Ticket
-    from agentkit_sql.dialect import Script, SqliteDialect
+    from agentkit_sql.dialect import Dialect, Script
 
 DEAD_KEPT_S = 30 * 86_400.0  # far longer than any process that was declared dead can sleep and still write
 
@@ -22,9 +22,9 @@ DEAD_KEPT_S = 30 * 86_400.0  # far longer than any process that was declared dea
 class SweepScripts:
     """The scripts of `register`, `beat`, `retire`, `sweep`, `ticketed`, `bury`, `revive` and `purge`."""
 
-    def __init__(self, dialect: SqliteDialect, changes: Changes) -> None:
+    def __init__(self, dialect: Dialect, changes: Changes) -> None:
         self._dialect, self._changes = dialect, changes
-        among, before = dialect.among("run_id"), dialect.exclusive
+        among, before, unlocked = dialect.among("run_id"), dialect.exclusive, dialect.unlocked
         self._enter = Statement(dialect.or_ignore("workers", "worker_id, dead"))
         self._alive = Statement("SELECT 1 FROM workers WHERE worker_id = ? AND dead = 0")
         self._first_beat = Statement(dialect.or_ignore("beats", "worker_id, beat, kinds, host, at"))
@@ -39,7 +39,8 @@ class SweepScripts:
         self._beats = Statement("SELECT worker_id, beat FROM beats")
         self._present = Statement("SELECT worker_id, kinds, host, beat FROM beats ORDER BY worker_id")
         self._orphans = Statement(
-            f"SELECT run_id, owner, crashes FROM workers CROSS JOIN runs ON owner = worker_id WHERE dead = 1 LIMIT ?{before}"
+            "SELECT run_id, owner, crashes FROM runs WHERE owner IS NOT NULL AND "
+            f"owner IN (SELECT worker_id FROM workers WHERE dead = 1) LIMIT ?{unlocked}"
         )
         self._free = Statement(
             "UPDATE runs SET status = 1, wake = wake + 1, owner = NULL, ticketed_at = NULL, crashes = crashes + 1, updated_at = ? "
@@ -47,7 +48,7 @@ class SweepScripts:
         )
         self._crashed = Statement(f"UPDATE runs SET crashes = crashes + 1 WHERE {among}")
         self._due = Statement(
-            f"SELECT run_id FROM runs WHERE status = 3 AND wake_at IS NOT NULL AND wake_at <= ? ORDER BY wake_at LIMIT ?{before}"
+            f"SELECT run_id FROM runs WHERE status = 3 AND wake_at IS NOT NULL AND wake_at <= ? ORDER BY wake_at LIMIT ?{unlocked}"
         )
         self._next_due = Statement("SELECT min(wake_at) FROM runs WHERE status = 3 AND wake_at IS NOT NULL")
         self._unticketed = Statement(f"SELECT {TICKET} FROM runs WHERE status = 1 AND ticketed_at IS NULL LIMIT ?")
@@ -62,16 +63,15 @@ class SweepScripts:
             "UPDATE runs SET status = 1, crashes = 0, wake = wake + 1, ticketed_at = NULL, waiting_for = '', result = ?, "
             "expires_at = NULL, notify = CASE notify WHEN 1 THEN 0 ELSE notify END, updated_at = ? WHERE run_id = ? AND status = 7"
         )
-        self._expired = Statement(f"SELECT run_id FROM runs WHERE expires_at <= ? ORDER BY expires_at LIMIT ?{before}")
+        self._expired = Statement(f"SELECT run_id FROM runs WHERE expires_at <= ? ORDER BY expires_at LIMIT ?{unlocked}")
         self._family = Statement(
             "WITH RECURSIVE family(run_id, level, live) AS (SELECT run_id, 0, status < 4 FROM runs WHERE run_id = ? "
             "UNION ALL SELECT r.run_id, level + 1, r.status < 4 FROM family JOIN runs r ON r.parent_id = family.run_id) "
             "SELECT run_id, live FROM family ORDER BY live DESC, level DESC LIMIT ?"
         )
-        self._delete = [
-            Statement(f"DELETE FROM journal WHERE run_no IN (SELECT no FROM runs WHERE {among})"),
-            *(Statement(f"DELETE FROM {table} WHERE {among}") for table in ("inbox", "joins", "runs")),
-        ]
+        self._numbers = Statement(f"SELECT no FROM runs WHERE {among}")
+        self._delete_journal = Statement(f"DELETE FROM journal WHERE {dialect.among('run_no')}")
+        self._delete = [Statement(f"DELETE FROM {table} WHERE {among}") for table in ("inbox", "joins", "runs")]
 
     def register(self, worker_id: str, kinds: str, host: str) -> Script[None]:
         now = yield from self._dialect.now()
@@ -161,6 +161,7 @@ class SweepScripts:
                 continue  # a descendant lives; it needs its ancestors' joins, and its siblings' results may be asked for
             # The deepest first: a root that is too big for one round is still found by the next.
             listed = self._dialect.listed(row[0] for row in family)
+            yield self._delete_journal(self._dialect.listed(row[0] for row in (yield self._numbers(listed))))
             for delete in self._delete:
                 yield delete(listed)
             gone += len(family)

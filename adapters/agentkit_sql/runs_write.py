@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from agentkit.errors import WorkerFenced
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from agentkit.ports.records import ClaimRefusal, Entry, Run, RunWrite
-    from agentkit_sql.dialect import Script, SqliteDialect
+    from agentkit_sql.dialect import Dialect, Script
 
 SUSPECT_CRASHES = 2
 LOST = Written("lost", 0)
@@ -24,20 +25,20 @@ LOST = Written("lost", 0)
 class WriteScripts:
     """The scripts of `claim` and `write`."""
 
-    def __init__(self, dialect: SqliteDialect) -> None:
+    def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         among = dialect.among("run_id")
         # Share-locked on a server: a take-over marks the worker dead, so it waits for this transaction.
         self._alive = Statement(f"SELECT 1 FROM workers WHERE worker_id = ? AND dead = 0{dialect.share}")
-        self._wanted = Statement(select_runs(f"{among}{dialect.exclusive}"))
+        self._wanted = Statement(select_runs(f"{among} ORDER BY run_id{dialect.exclusive}"))
         self._claim = Statement(
             "UPDATE runs SET status = 2, owner = ?, fence = fence + 1, wake_at = NULL, waiting_for = '', updated_at = ? "
             f"WHERE status = 1 AND {among}"
         )
         self._mine = Statement(
             "SELECT run_id, fence, inbox_seq, (SELECT max(seq) FROM journal WHERE run_no = no), no "
-            f"FROM workers CROSS JOIN {dialect.each('runs', 'run_id')} "
-            f"WHERE worker_id = ? AND dead = 0 AND owner = worker_id{dialect.share}"
+            f"FROM (SELECT worker_id FROM workers WHERE worker_id = ? AND dead = 0{dialect.share}) AS me "
+            f"CROSS JOIN {dialect.each('runs', 'run_id')} WHERE owner = me.worker_id"
         )
         self._insert = Statement(dialect.or_ignore("journal", ENTRY))
         self._there = Statement(f"SELECT seq, fence, body FROM journal WHERE run_no = {NO} AND seq BETWEEN ? AND ?")
@@ -80,12 +81,12 @@ class WriteScripts:
         return answers
 
     def write(self, worker_id: str, batch: Sequence[RunWrite]) -> Script[list[Written]]:
-        held = {row[0]: row for row in (yield self._mine(self._dialect.listed([write.run_id for write in batch]), worker_id))}
+        held = yield from self._held(worker_id, [write.run_id for write in batch])
         if not held and not (yield self._alive(worker_id)):
             raise WorkerFenced(worker_id)
         verdicts: list[Written] = []
         rows: list[tuple[Any, ...]] = []
-        kept: list[RunWrite] = []
+        more: list[RunWrite] = []  # those that carry more than entries: few
         for write in batch:
             mine = held.get(write.run_id)
             if mine is not None and mine[1] == write.fence and continues(write.entries, mine[3] or 0):
@@ -94,13 +95,19 @@ class WriteScripts:
             else:
                 verdict = yield from self._judge(write, mine, rows)
             verdicts.append(verdict)
-            if verdict.verdict == "ok" and write.run_id in held:
-                kept.append(write)
+            if (write.release or write.takes or write.joins or write.clear_crashes) and mine is not None and verdict.verdict == "ok":
+                more.append(write)
         if rows:
             yield self._insert.many(rows)
-        yield from self._inbox_and_joins(kept)
-        moved = yield from self._release(worker_id, kept)
+        if not more:
+            return verdicts
+        yield from self._inbox_and_joins(more)
+        moved = yield from self._release(worker_id, more)
         return [Written("moved", one.inbox_seq) if write.run_id in moved else one for write, one in zip(batch, verdicts, strict=True)]
+
+    def _held(self, worker_id: str, run_ids: Sequence[str]) -> Script[dict[str, Sequence[Any]]]:
+        """Those that are this worker's, if it lives: run_id, fence, inbox_seq, the last seq of the journal, no."""
+        return {row[0]: row for row in (yield self._mine(worker_id, self._dialect.listed(run_ids)))}
 
     def _judge(self, write: RunWrite, held: Sequence[Any] | None, rows: list[tuple[Any, ...]]) -> Script[Written]:
         """The verdict on one run's part; the rows that are to be inserted are added to `rows`."""
@@ -156,19 +163,19 @@ class WriteScripts:
     def _release(self, worker_id: str, writes: Sequence[RunWrite]) -> Script[set[str]]:
         """Close the claims that say so; returns the runs whose inbox moved on, so that they were not parked."""
         # In the order of ids, so that no two transactions of a server wait for each other.
-        writes = sorted((write for write in writes if write.release is not None), key=lambda write: write.run_id)
+        ordered = sorted(((write, write.release) for write in writes if write.release is not None), key=lambda one: one[0].run_id)
         moved: set[str] = set()
-        now = (yield from self._dialect.now()) if writes else 0.0
-        for write in writes:
-            release, mine = write.release, (write.run_id, worker_id, write.fence)
-            assert release is not None
-            if release.status == PARKED:
-                if not (yield self._park(release.wake_at, release.waiting_for, now, *mine, release.seen)):
-                    moved.add(write.run_id)
-            elif release.status == READY:
-                yield self._hand_back(now if release.ticketed else None, now, *mine)
+        now = (yield from self._dialect.now()) if ordered else 0.0
+        for status, alike in groupby(ordered, key=lambda one: one[1].status):
+            released = [(write.run_id, release, (write.run_id, worker_id, write.fence)) for write, release in alike]
+            if status == PARKED:
+                for run_id, release, mine in released:
+                    if not (yield self._park(release.wake_at, release.waiting_for, now, *mine, release.seen)):
+                        moved.add(run_id)
+            elif status == READY:
+                yield self._hand_back.many([(now if release.ticketed else None, now, *mine) for _, release, mine in released])
             else:
-                yield self._end(int(release.status), release.result, now, now, *mine)
+                yield self._end.many([(int(status), release.result, now, now, *mine) for _, release, mine in released])
         return moved
 
 

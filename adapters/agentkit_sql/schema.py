@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import REAL, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
+from sqlalchemy import DOUBLE_PRECISION, REAL, BigInteger, Column, Identity, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
 from agentkit.errors import SchemaTooNew
 from agentkit_sql.dialect import Statement
@@ -14,23 +14,48 @@ if TYPE_CHECKING:
 
     from sqlalchemy.types import TypeEngine
 
-    from agentkit_sql.dialect import Script, SqliteDialect
+    from agentkit_sql.dialect import Dialect, Script
 
 metadata = MetaData()
+NUMBERED = "no"
+"""The column that the database fills by counting."""
+
+
+ELSEWHERE: dict[type[TypeEngine[Any]], dict[str, TypeEngine[Any]]] = {
+    Integer: {"postgresql": BigInteger()},
+    REAL: {"postgresql": DOUBLE_PRECISION()},  # REAL has six digits there
+    Text: {"postgresql": Text(collation="C")},  # byte for byte
+}
+"""What a type of SQLite is called on a server."""
+
+
+def _on_servers(kind: type[TypeEngine[Any]]) -> TypeEngine[Any]:
+    made = kind()
+    for database, there in ELSEWHERE.get(kind, {}).items():
+        made = made.with_variant(there, database)
+    return made
 
 
 def _table(name: str, key: str, /, **columns: type[TypeEngine[Any]]) -> Table:
     """Columns whose type is written as `Text`, …; a name that ends in `_` may be NULL (the `_` is dropped)."""
     keys = key.split()
     made = [
-        Column(column.rstrip("_"), kind, primary_key=column in keys, nullable=column.endswith("_"), autoincrement=False)
+        Column(
+            column.rstrip("_"),
+            _on_servers(kind),
+            *[Identity()] * (column == NUMBERED),
+            primary_key=column in keys,
+            nullable=column.endswith("_"),
+            autoincrement=column == NUMBERED,
+        )
         for column, kind in columns.items()
     ]
     return Table(name, metadata, *made)
 
 
 def _index(name: str, table: Table, columns: str, where: str | None = None, *, unique: bool = False) -> None:
-    Index(name, *(table.c[column] for column in columns.split()), unique=unique, sqlite_where=None if where is None else text(where))
+    condition = None if where is None else text(where)
+    Index(name, *(table.c[column] for column in columns.split()), unique=unique, sqlite_where=condition, postgresql_where=condition)
 
 
 schema_version = _table("schema_version", "version", version=Integer)
@@ -115,38 +140,47 @@ reservations = _table("reservations", "name key", name=Text, key=Text, amount=RE
 _index("reservations_by_age", reservations, "at")
 
 FIRST = 1
-MIGRATIONS: tuple[Callable[[SqliteDialect], list[str]], ...] = ()
+MIGRATIONS: tuple[Callable[[Dialect], list[str]], ...] = ()
 """What turns version `FIRST + i` into the next one; a new file is made of the tables above at once."""
 
 
-def is_current(dialect: SqliteDialect) -> Script[bool]:
+def is_current(dialect: Dialect) -> Script[bool]:
     """Whether there is nothing to migrate: asked first, for a file that another process has locked can still be read."""
+    return (yield from _version(dialect)) == FIRST + len(MIGRATIONS)
+
+
+def _version(dialect: Dialect) -> Script[int | None]:
+    """None: nothing is there, or what a first migration left where each of its statements is a transaction of its own."""
     if schema_version.name not in {row[0] for row in (yield dialect.tables())}:
-        return False
-    [(found,)] = yield Statement("SELECT version FROM schema_version")()
-    return bool(found == FIRST + len(MIGRATIONS))
+        return None
+    found = yield Statement("SELECT version FROM schema_version")()
+    return found[0][0] if found else None
 
 
-def migrate(dialect: SqliteDialect, store: str, migrations: Sequence[Callable[[SqliteDialect], list[str]]] = MIGRATIONS) -> Script[None]:
+def migrate(dialect: Dialect, store: str, migrations: Sequence[Callable[[Dialect], list[str]]] = MIGRATIONS) -> Script[None]:
     """Bring the schema to the newest version; to be run in one write transaction, so that of many processes one does it.
 
     Raises:
         SchemaTooNew: a newer agentkit made it.
     """
     newest = FIRST + len(migrations)
-    names = {row[0] for row in (yield dialect.tables())}
-    if schema_version.name not in names:
-        statements = dialect.ddl(metadata.sorted_tables)
-        statements.append("INSERT INTO queue_state VALUES (1, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0)")
-        statements.append("INSERT INTO documents VALUES ('', x'', 0, NULL)")
-        statements.append(f"INSERT INTO schema_version (version) VALUES ({newest})")
-    else:
-        [(found,)] = yield Statement("SELECT version FROM schema_version")()
-        if found > newest:
-            raise SchemaTooNew(store, found, newest)
-        statements = [line for step in migrations[found - FIRST :] for line in step(dialect)]
-        statements.append(f"UPDATE schema_version SET version = {newest}")
-        if found == newest:
-            return
-    for line in statements:
+    yield from dialect.migrating()
+    found = yield from _version(dialect)
+    if found is None:
+        yield from _create(dialect, newest)
+        return
+    if found > newest:
+        raise SchemaTooNew(store, found, newest)
+    for step in migrations[found - FIRST :]:
+        for line in step(dialect):
+            yield Statement(line)()
+    if found < newest:
+        yield Statement("UPDATE schema_version SET version = ?")(newest)
+
+
+def _create(dialect: Dialect, version: int) -> Script[None]:
+    for line in dialect.ddl(metadata.sorted_tables):
         yield Statement(line)()
+    yield Statement("INSERT INTO queue_state VALUES (1, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0)")()
+    yield Statement('INSERT INTO documents ("key", value, version, expires_at) VALUES (?, ?, 0, NULL)')("", b"")
+    yield Statement("INSERT INTO schema_version (version) VALUES (?)")(version)

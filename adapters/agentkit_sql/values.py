@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 from agentkit.clock import SYSTEM
 from agentkit.errors import InvalidKey, ValueConflict, ValueTooLarge
 from agentkit.ports.values import Value
-from agentkit_sql.database import SqliteSettings, SqlPort
-from agentkit_sql.dialect import SqliteDialect, Statement
+from agentkit_sql.database import SqliteSettings
+from agentkit_sql.dialect import Statement
+from agentkit_sql.port import SqlPort
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentkit.clock import Clock
-    from agentkit_sql.dialect import Script
+    from agentkit_sql.dialect import Dialect, Script
+    from agentkit_sql.port import SqlSettings
 
 MAX_KEY_BYTES = 512
 CLEANED_AT_ONCE = 100
@@ -45,7 +47,7 @@ def after_prefix(prefix: str) -> str | None:
 class ValueScripts:
     """What the store does, each in one transaction."""
 
-    def __init__(self, dialect: SqliteDialect) -> None:
+    def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         live = "\"key\" <> '' AND (expires_at IS NULL OR expires_at > ?)"
         self._get = Statement(f'SELECT "key", value, version FROM documents WHERE {live} AND ' + dialect.among('"key"'))
@@ -61,7 +63,7 @@ class ValueScripts:
             f'SELECT "key", value, version FROM documents WHERE {live} AND "key" >= ? AND "key" > ? AND "key" < ? ORDER BY "key" LIMIT ?'
         )
         self._expired = Statement(
-            f'SELECT "key", version FROM documents WHERE expires_at <= ? ORDER BY expires_at LIMIT {CLEANED_AT_ONCE}{dialect.exclusive}'
+            f'SELECT "key", version FROM documents WHERE expires_at <= ? ORDER BY expires_at LIMIT {CLEANED_AT_ONCE}{dialect.unlocked}'
         )
 
     def get(self, keys: Sequence[str]) -> Script[dict[str, Value]]:
@@ -120,29 +122,29 @@ class SqlValues(SqlPort):
 
     max_value_bytes = 1024 * 1024  # what the servers behind the other adapters take without being tuned
 
-    def __init__(self, settings: SqliteSettings, clock: Clock = SYSTEM) -> None:
+    def __init__(self, settings: SqlSettings, clock: Clock = SYSTEM) -> None:
         super().__init__(settings, clock)
-        self._scripts = ValueScripts(SqliteDialect(clock))
+        self._scripts = ValueScripts(settings.dialect(clock))
 
     async def get(self, keys: Sequence[str]) -> dict[str, Value]:
         """The present ones of `keys`, in one round trip."""
-        return await self.database.read(self._scripts.get(keys))
+        return await self.database.read(lambda: self._scripts.get(keys))
 
     async def put(self, key: str, value: bytes, *, expected: int | None = None, ttl_s: float | None = None) -> int:
         """Store and return the new version. Raises `ValueConflict`, `InvalidKey` or `ValueTooLarge`: nothing was written."""
         check_key(key)
         if len(value) > self.max_value_bytes:
             raise ValueTooLarge(key, len(value), self.max_value_bytes)
-        return await self.database.write(self._scripts.put(key, bytes(value), expected, ttl_s), sync=True)
+        return await self.database.write(lambda: self._scripts.put(key, bytes(value), expected, ttl_s), sync=True)
 
     async def delete(self, key: str, *, expected: int | None = None) -> bool:
         """Remove; False when there was nothing. Raises `ValueConflict`: nothing was removed."""
         check_key(key)
-        return await self.database.write(self._scripts.delete(key, expected), sync=True)
+        return await self.database.write(lambda: self._scripts.delete(key, expected), sync=True)
 
     async def scan(self, prefix: str, *, after: str = "", limit: int = 100) -> list[Value]:
         """Up to `limit` values whose key starts with `prefix` and is greater than `after`, in byte order."""
-        return await self.database.read(self._scripts.scan(prefix, after, limit))
+        return await self.database.read(lambda: self._scripts.scan(prefix, after, limit))
 
 
 def from_url(url: str, *, clock: Clock = SYSTEM) -> SqlValues:

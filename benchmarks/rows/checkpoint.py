@@ -27,7 +27,7 @@ from benchmarks.work import (
     steps_a_second,
 )
 
-Write = Callable[[JournalRow], Awaitable[None]]
+Write = Callable[[JournalRow], Awaitable[object]]
 
 
 def database(bench: Bench, name: str) -> Runtime:

@@ -51,7 +51,7 @@ async def store(path: Path) -> AsyncIterator[SqlRuns]:
     ("url", "named", "way_out"),
     [
         ("nonsense", "url", "sqlite:///relative.db"),
-        ("postgresql://host/name", "url", "agentkit_sql serves SQLite"),
+        ("oracle://host/name", "url", "agentkit_sql serves"),
         ("sqlite://", "url", "memory://"),
         ("sqlite:///:memory:", "url", "memory://"),
         ("sqlite://folder/agents.db", "url", "three slashes"),
@@ -94,8 +94,8 @@ def test_a_file_that_is_no_database_is_left_as_it_is(path: Path) -> None:
 
 async def test_a_damaged_file_says_so_and_harms_nobody_else(store: SqlRuns, path: Path) -> None:
     await store.create([run(f"run-{n}", b"x" * 4000) for n in range(50)])
-    await store.database.read(pragma("wal_checkpoint(TRUNCATE)"))
-    await store.database.read(pragma("shrink_memory"))
+    await store.database.read(lambda: pragma("wal_checkpoint(TRUNCATE)"))
+    await store.database.read(lambda: pragma("shrink_memory"))
     await anyio.to_thread.run_sync(damage, path)
     with pytest.raises(StoreCorrupt, match=path.name):
         await store.get([f"run-{n}" for n in range(50)])
@@ -135,12 +135,12 @@ async def test_a_file_locked_by_another_process_is_unavailable_until_it_is_free(
 
 async def test_a_full_disk_is_unavailable_and_what_was_durable_stays_readable(store: SqlRuns) -> None:
     await store.create([run("run-1")])
-    pages = await store.database.read(pragma("page_count"))
-    await store.database.read(pragma(f"max_page_count = {pages}"))
+    pages = await store.database.read(lambda: pragma("page_count"))
+    await store.database.read(lambda: pragma(f"max_page_count = {pages}"))
     with pytest.raises(StoreUnavailable, match="the disk is full"):
         await store.create([run("run-2", b"x" * 1_000_000)])
     assert [found is not None for found in await store.get(["run-1", "run-2"])] == [True, False]
-    await store.database.read(pragma("max_page_count = 1000000"))
+    await store.database.read(lambda: pragma("max_page_count = 1000000"))
     assert [created.answer for created in await store.create([run("run-2")])] == ["created"]
 
 

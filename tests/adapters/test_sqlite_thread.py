@@ -129,7 +129,7 @@ async def test_a_job_that_comes_after_the_end_is_refused(commits: Commits) -> No
 
 async def test_what_is_begun_takes_effect_though_its_caller_is_cancelled(store: SqlRuns) -> None:
     free = threading.Event()
-    held = store.database.read(hold(free))
+    held = store.database.read(lambda: hold(free))
     async with anyio.create_task_group() as group:
 
         async def wait_in_vain() -> None:
@@ -211,7 +211,7 @@ async def test_a_durable_write_waits_for_the_disk_and_a_relaxed_one_does_not(sto
     for seq, (sync, level) in enumerate([(True, 2), (False, 1), (True, 2)], 1):
         entry = Entry(seq, 1, "step", 1, "", 0, b"", 0, 0)
         [written] = await store.write("worker-1", [RunWrite("run-1", 1, [entry])], sync=sync)
-        assert (written.verdict, await store.database.read(synchronous())) == ("ok", level)
+        assert (written.verdict, await store.database.read(synchronous)) == ("ok", level)
 
 
 async def test_changes_of_this_process_and_of_others_are_noticed(store: SqlRuns, path: str) -> None:

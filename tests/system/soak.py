@@ -1,6 +1,6 @@
-"""Workers on one SQLite file, killed and frozen at random for minutes; then the books are checked.
+"""Workers on one store, killed and frozen at random for minutes, and its server with them; then the books are checked.
 
-    python -m tests.system.soak --minutes 10 --workers 4 --runs 2000
+    python -m tests.system.soak --minutes 10 --workers 4 --runs 2000 --store postgresql+redis
 
 Exit status 0 only when every run ended exactly once with the right result and no effect was repeated that must not be.
 """
@@ -14,10 +14,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import anyio
 from rich.console import Console
@@ -27,11 +28,16 @@ from rich.table import Table
 from agentkit import Runtime, Settings
 from agentkit.durable.codec import PLAIN
 from agentkit.durable.identity import short_name
+from agentkit.errors import StoreUnavailable
 from agentkit.ports.records import Run, RunQuery, RunStatus
 from agentkit.testing.crash import Child, Crew
+from tests.servers.process import Server
 from tests.system import proof
 from tests.system.app import EFFECTS_FILE, Effects
 from tests.system.soak_app import ONCE, Job, Piece, result_of, signalled
+from tests.system.stores import STORES, place
+
+T = TypeVar("T")
 
 APP = "tests.system.soak_app:runtime"
 SHOW_S = 5.0  # without a terminal; with one the line is always up to date
@@ -53,6 +59,8 @@ class Plan:
     pause_s: float = 1.5
     """Between two blows, on average."""
     seed: int = 0
+    store: str = "sqlite"
+    """One of `STORES`. Its servers are killed too, half as often as all workers together."""
 
 
 class Freeze(NamedTuple):
@@ -70,6 +78,7 @@ class Score:
     submitted: int = 0
     ended: int = 0
     kills: int = 0
+    server_kills: int = 0
     short_stops: int = 0
     long_stops: int = 0
     freezes: list[Freeze] = field(default_factory=list[Freeze])
@@ -83,7 +92,7 @@ class Score:
     def line(self, left_s: float) -> str:
         return (
             f"{max(0.0, left_s):4.0f} s left   submitted {self.submitted}   ended {self.ended}   "
-            f"killed {self.kills}   frozen {self.short_stops} short, {self.long_stops} long"
+            f"killed {self.kills} + {self.server_kills} servers   frozen {self.short_stops} short, {self.long_stops} long"
         )
 
 
@@ -92,31 +101,42 @@ class Soak:
 
     def __init__(self, plan: Plan, folder: Path, console: Console) -> None:
         self.plan, self.console, self.score = plan, console, Score()
+        self.folder = folder
         self.effects = Effects(str(folder / "effects.jsonl"))
-        self.url = f"sqlite:///{folder}/soak.db"
-        self.crew = Crew(folder, APP, self.url, lease_s=plan.lease_s, settings=NOBODY_IS_BURIED, env={EFFECTS_FILE: self.effects.path})
         self._chance = random.Random(plan.seed)
         self._workers: list[Child] = []
-        self._ends_at = time.monotonic() + plan.seconds
+        self._ends_at = 0.0
+        self._up = anyio.Lock()
+        """Held while a server is down: a worker that starts then has nothing to open."""
 
     async def run(self) -> Score:
         """Storm, calm, and the books."""
-        settings = Settings.model_validate({"lease_s": self.plan.lease_s, **NOBODY_IS_BURIED})
-        runtime = Runtime(state=self.url, agents=[Job, Piece], settings=settings)
-        runtime.store.min_lease_s = self.plan.lease_s  # see `Crew`
-        async with self.crew, runtime:
-            self._workers = [await self.crew.start() for _ in range(self.plan.workers)]
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._show)
-                tasks.start_soon(self._count, runtime)
-                async with anyio.create_task_group() as storm:
-                    storm.start_soon(self._submit, runtime)
-                    for place in range(self.plan.workers):
-                        storm.start_soon(self._torment, place)
-                await self._calm(runtime)
-                tasks.cancel_scope.cancel()
-            await self._check(runtime)
+        async with place(self.plan.store, self.folder) as where:
+            settings = Settings.model_validate({"lease_s": self.plan.lease_s, **where.settings, **NOBODY_IS_BURIED})
+            more = {"queue": where.queue, **NOBODY_IS_BURIED}
+            env = {EFFECTS_FILE: self.effects.path}
+            self.crew = Crew(self.folder, APP, where.state, lease_s=self.plan.lease_s, settings=more, env=env)
+            runtime = Runtime(agents=[Job, Piece], settings=settings)
+            runtime.store.min_lease_s = self.plan.lease_s  # see `Crew`
+            async with self.crew, runtime:
+                await self._storm(runtime, where.servers)
+                await self._check(runtime)
         return self.score
+
+    async def _storm(self, runtime: Runtime, servers: Sequence[Server]) -> None:
+        self._workers = [await self.crew.start() for _ in range(self.plan.workers)]
+        self._ends_at = time.monotonic() + self.plan.seconds
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._show)
+            tasks.start_soon(self._count, runtime)
+            async with anyio.create_task_group() as storm:
+                storm.start_soon(self._submit, runtime)
+                for number in range(self.plan.workers):
+                    storm.start_soon(self._torment, number)
+                for server in servers:
+                    storm.start_soon(self._crash, server)
+            await self._calm(runtime)
+            tasks.cancel_scope.cancel()
 
     def _left_s(self) -> float:
         return self._ends_at - time.monotonic()
@@ -126,22 +146,33 @@ class Soak:
         pause_s = self.plan.seconds * 0.8 / self.plan.runs
         began = time.monotonic()
         for n in range(self.plan.runs):
-            handle = await runtime.submit(Job, n, run_id=f"job-{n:05}")
+            handle = await until_told(partial(runtime.submit, Job, n, run_id=f"job-{n:05}"))
             if signalled(n):
                 for _ in range(2):
-                    await handle.signal(Job.go, n, id="go")
+                    await until_told(partial(handle.signal, Job.go, n, id="go"))
             self.score.submitted += 1
             await anyio.sleep(max(0.0, began + n * pause_s - time.monotonic()))
 
-    async def _torment(self, place: int) -> None:
+    async def _crash(self, server: Server) -> None:
+        """Kill the server, again and again; sometimes it stays away for longer than a lease."""
+        while self._left_s() > 0:
+            await anyio.sleep(min(max(0.0, self._left_s()), self._chance.expovariate(1 / (self.plan.pause_s * 4))))
+            async with self._up:
+                await anyio.to_thread.run_sync(server.kill)
+                await anyio.sleep(self._chance.choice((0.0, 0.3, 1.5)) * self.plan.lease_s)
+                await anyio.to_thread.run_sync(server.start)
+            self.score.server_kills += 1
+
+    async def _torment(self, number: int) -> None:
         """Kill or freeze one worker, again and again."""
         while self._left_s() > 0:
             await anyio.sleep(min(max(0.0, self._left_s()), self._chance.expovariate(1 / (self.plan.pause_s * self.plan.workers))))
-            worker = self._workers[place]
+            worker = self._workers[number]
             if self._chance.random() < 0.4:
                 worker.kill()
                 self.score.kills += 1
-                self._workers[place] = await self.crew.start()
+                async with self._up:
+                    self._workers[number] = await self.crew.start()
             elif self._chance.random() < 0.5:
                 self.score.short_stops += 1
                 await self._freeze(worker, self._chance.uniform(0.05, 0.5) * self.plan.lease_s)
@@ -181,7 +212,7 @@ class Soak:
 
     async def _living(self, runtime: Runtime) -> int:
         submitted = self.score.submitted
-        living = await runtime.store.list(RunQuery(status=LIVING, limit=100_000))
+        living = await until_told(partial(runtime.store.list, RunQuery(status=LIVING, limit=100_000)))
         self.score.ended = submitted - sum(row.parent_id is None for row in living)
         return len(living)
 
@@ -219,11 +250,23 @@ class Soak:
             self.score.excused += 1
 
 
+async def until_told(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask until the store answers, as its callers do: what may have happened already happens once."""
+    while True:
+        try:
+            return await ask()
+        except StoreUnavailable:
+            await anyio.sleep(0.2)
+
+
 def closing(plan: Plan, score: Score) -> Table:
     """The table at the end."""
-    table = Table("what", "how much", title=f"{plan.workers} workers, {plan.seconds:g} s, lease {plan.lease_s:g} s, seed {plan.seed}")
+    table = Table(
+        "what", "how much", title=f"{plan.store}, {plan.workers} workers, {plan.seconds:g} s, lease {plan.lease_s:g} s, seed {plan.seed}"
+    )
     for what, value in (
-        ("runs submitted", score.submitted), ("runs ended", score.ended), ("workers killed with -9", score.kills),
+        ("runs submitted", score.submitted), ("runs ended", score.ended),
+        ("workers killed with -9", score.kills), ("servers killed with -9", score.server_kills),
         ("frozen for less than a lease", score.short_stops), ("frozen for longer than a lease", score.long_stops),
         ("claims beyond the first (parks and take-overs)", score.crashes), ("effects in the side file", score.effects),
         ("of them made again, as their policy allows", score.repeated), ("runs that failed by policy 'fail'", score.unknown),
@@ -243,9 +286,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lease-s", type=float, default=3.0, help="lease; short, for more take-overs (default 3)")
     parser.add_argument("--pause-s", type=float, default=1.5, help="between two blows, on average (default 1.5)")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="for the order of the blows (default: random)")
+    parser.add_argument("--store", choices=STORES, default="sqlite", help="where state lies, and after a + the tickets (default sqlite)")
     given = parser.parse_args(arguments)
     plan = Plan(
-        seconds=given.minutes * 60, workers=given.workers, runs=given.runs, lease_s=given.lease_s, pause_s=given.pause_s, seed=given.seed
+        seconds=given.minutes * 60, workers=given.workers, runs=given.runs, lease_s=given.lease_s, pause_s=given.pause_s, seed=given.seed,
+        store=given.store,
     )  # fmt: skip
     console = Console()
     folder = Path(tempfile.mkdtemp(prefix="agentkit-soak-"))

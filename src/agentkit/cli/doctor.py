@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from agentkit.durable.group_commit import Durability
     from agentkit.runtime.runtime import Runtime
 
 PACKAGES = ("agentkit-async", "anyio", "pydantic", "opentelemetry-api", "tenacity", "sqlalchemy")
+CLASSES: tuple[Durability, ...] = ("memory", "relaxed", "durable", "strict")
 READY_PAGE, READY_PAGES = 1_000, 20  # enough to see which agents nobody serves
 
 
@@ -105,11 +107,22 @@ async def about_store(runtime: Runtime) -> list[Finding]:
         sqlite = sys.modules.get("sqlite3")  # the library that the adapter has just loaded: we import no driver
         if sqlite is not None and runtime.settings.state.startswith("sqlite"):
             findings.append(checks.sqlite(str(sqlite.sqlite_version)))
+        findings += await advice(runtime)
         depths = await runtime.tickets.depth()
         waiting = await ready_runs(runtime)
         looked_s = runtime.settings.lease_s / 2
         findings += checks.workers(await watched(runtime, looked_s), waiting, looked_s=looked_s)
         return findings + checks.dead_letters({kind: depth.dead for kind, depth in depths.items()})
+
+
+async def advice(runtime: Runtime) -> list[Finding]:
+    """What a store on a server says about that server's settings, for the strictest class among the agents here."""
+    look: Any = getattr(runtime.store, "findings", None)
+    if look is None:
+        return []
+    kinds = [kind.rpartition("@") for kind in runtime.registry.kinds()]
+    classes = {runtime.registry.find(name, version).durability for name, _, version in kinds}
+    return [Finding(*found) for found in await look(max(classes, key=CLASSES.index, default="durable"))]
 
 
 async def ready_runs(runtime: Runtime) -> Counter[str]:

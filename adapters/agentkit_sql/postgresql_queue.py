@@ -1,0 +1,108 @@
+"""The queue on PostgreSQL: what happens to tickets without a key, the most by far, each in one statement that is a transaction by itself.
+
+A key ties tickets to each other, so what changes a key's line goes through the scripts that all databases share.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentkit.clock import SYSTEM
+from agentkit.errors import QueueFull
+from agentkit_sql.news import OTHER, QUEUE
+from agentkit_sql.postgresql import by_column, numbers
+from agentkit_sql.queue import SqlQueue
+from agentkit_sql.queue_moves import DELAYED, READY, RETRY_AFTER_S
+from agentkit_sql.queue_turns import TRIES_BITS, row_of
+from agentkit_sql.rows import TICKET
+from agentkit_sql.server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentkit.ports.queue import Lease, Ticket
+
+NOW = "(SELECT coalesce(?::float8, extract(epoch FROM clock_timestamp())::float8) AS now)"
+QUIET = "(SELECT set_config('synchronous_commit', 'off', true)) AS quiet"
+"""Does not wait for the disk: an answer that is lost with the server is one that comes late, and the claim sorts it out."""
+
+# Of two puts of one id at the same time the second fails on the unique index, looks again, and finds it. `turns` gives each tenant the
+# next places of its line: after its last ones, or where the line stands now.
+PUT = (
+    "WITH asked AS (SELECT DISTINCT ON (id) i, run_id, kind, version, wake, tenant, least(greatest(priority, 0), 2) AS priority, trace, id "
+    "FROM unnest(?::text[], ?::text[], ?::text[], ?::text::bigint[], ?::text[], ?::text::bigint[], ?::text[], ?::text[]) WITH ORDINALITY "
+    "AS one(run_id, kind, version, wake, tenant, priority, trace, id, i) ORDER BY id, i), "
+    "fresh AS MATERIALIZED (SELECT *, row_number() OVER (ORDER BY i) AS place, "
+    "row_number() OVER (PARTITION BY tenant, priority ORDER BY i) AS step "
+    "FROM asked WHERE NOT EXISTS (SELECT 1 FROM tickets WHERE tickets.id = asked.id AND state <> 1)), "
+    "counted AS (SELECT count(*) AS n FROM fresh), "
+    "room AS (UPDATE queue_state SET last_n = last_n + n, waiting = waiting + n FROM counted WHERE one = 1 AND n > 0 AND waiting + n <= ? "
+    "RETURNING last_n - n AS last, turn0, turn1, turn2), "
+    "line AS MATERIALIZED (SELECT tenant, priority, count(*) AS length, "
+    "max(CASE priority WHEN 0 THEN turn0 WHEN 1 THEN turn1 ELSE turn2 END) AS stands FROM fresh, room GROUP BY tenant, priority), "
+    "taken AS (INSERT INTO turns (tenant, priority, turn) SELECT tenant, priority, stands + length FROM line "
+    "ON CONFLICT (tenant, priority) DO UPDATE SET turn = (SELECT greatest(turns.turn, stands) + length FROM line "
+    "WHERE line.tenant = turns.tenant AND line.priority = turns.priority) RETURNING tenant, priority, turn), "
+    f"added AS (INSERT INTO tickets ({TICKET}, n, id, served, state, turn, due, put_at, tries, deliveries) "
+    "SELECT run_id, kind, version, wake, tenant, priority, '', trace, last + place, id, kind || '@' || version, "
+    f"CASE WHEN delay > 0 THEN {DELAYED} ELSE {READY} END, turn - length + step, now + delay, now, 0, 0 "
+    f"FROM fresh JOIN line USING (tenant, priority) JOIN taken USING (tenant, priority), room, {NOW} AS clock, "
+    "(SELECT ?::float8 AS delay) AS later) "
+    "SELECT n, EXISTS (SELECT 1 FROM room) FROM counted"
+)
+HELD = (
+    "unnest(?::text::bigint[], ?::text::bigint[], ?::text[]) AS held(n, tries, id) "
+    "WHERE tickets.n = held.n AND tickets.tries = held.tries AND tickets.id = held.id AND state = 1"
+)
+FINISH = f"DELETE FROM tickets USING {QUIET}, {HELD} AND key = '' RETURNING tickets.n"
+RENEW = f"UPDATE tickets SET due = now + ? FROM {QUIET}, {NOW} AS clock, {HELD} RETURNING tickets.n"
+
+
+class PostgresQueue(SqlQueue):
+    """A `Queue` on PostgreSQL. What `put` acknowledges is on the disk; answers do not wait for it."""
+
+    @property
+    def _now(self) -> float | None:
+        """None where the server's clock decides."""
+        return None if self.clock is SYSTEM else self.clock.time()
+
+    @property
+    def _server(self) -> Server:
+        server = self.database
+        assert isinstance(server, Server)
+        return server
+
+    async def put(self, tickets: Sequence[Ticket], *, delay_s: float = 0.0) -> None:
+        """Put tickets; those whose id is still undelivered are dropped. Raises `QueueFull`: nothing of the call was written."""
+        if not tickets or any(ticket.key for ticket in tickets):
+            if tickets:
+                await self.database.write(lambda: self._scripts.put(tickets, delay_s), sync=True, topic=QUEUE)
+            return
+        run_ids, kinds, versions, wakes, tenants, priorities, _, traces = by_column(tickets)
+        ids = [ticket.id for ticket in tickets]
+        columns = [run_ids, kinds, versions, numbers(wakes), tenants, numbers(priorities), traces, ids]
+        params = [*columns, self.settings.max_depth, self._now, max(0.0, delay_s)]
+        [(count, written)] = await self._server.statement(PUT, params, topic=QUEUE)
+        if count and not written:
+            raise QueueFull("queue", self.settings.max_depth, RETRY_AFTER_S)
+
+    async def finish(self, leases: Sequence[Lease]) -> list[bool]:
+        """Take delivered tickets out of the queue. False: another has it, or nobody."""
+        plain = [lease for lease in leases if not lease.ticket.key]
+        keyed = [lease for lease in leases if lease.ticket.key]
+        gone = {row[0] for row in (await self._server.statement(FINISH, _held(plain), topic=OTHER) if plain else ())}
+        others = iter(await super().finish(keyed) if keyed else ())
+        return [next(others) if lease.ticket.key else row_of(lease.attempt) in gone for lease in leases]
+
+    async def renew(self, leases: Sequence[Lease], lease_s: float) -> list[bool]:
+        """Keep leases for `lease_s` from now. False: another has it, or nobody."""
+        if not leases:
+            return []
+        kept = {row[0] for row in await self._server.statement(RENEW, [lease_s, self._now, *_held(leases)], topic=OTHER)}
+        return [row_of(lease.attempt) in kept for lease in leases]
+
+
+def _held(leases: Sequence[Lease]) -> list[Any]:
+    tries = (1 << TRIES_BITS) - 1
+    numbers_of = numbers([row_of(lease.attempt) for lease in leases])
+    return [numbers_of, numbers([lease.attempt & tries for lease in leases]), [lease.ticket.id for lease in leases]]

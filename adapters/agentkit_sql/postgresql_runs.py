@@ -1,0 +1,255 @@
+"""Runs on PostgreSQL: what a worker does all the time, each in one statement that is a transaction by itself.
+
+A process that stops in the middle of a transaction would block a take-over until the server ends it; within one statement there is no
+middle. Each statement does what can be told from the rows as they are; what is left over (a repeated write, a lost claim, an inbox that
+moved on) goes through the scripts that all databases share.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentkit.clock import SYSTEM
+from agentkit.ports.records import Claimed, Created, RunStatus, Written
+from agentkit_sql.news import RUNS
+from agentkit_sql.port import LANE
+from agentkit_sql.postgresql import PostgresSettings, by_column, numbers, packed, unnested
+from agentkit_sql.rows import COLUMNS, ENTRY, FIELDS, TO_TELL, to_run
+from agentkit_sql.runs import SqlRuns
+from agentkit_sql.runs_create import check_id, row_of
+from agentkit_sql.runs_write import SUSPECT_CRASHES, follows
+from agentkit_sql.server import Server
+from agentkit_sql.within import Within, connection_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from agentkit.clock import Clock
+    from agentkit.ports.records import ClaimRefusal, NewRun, ParentClaim, RunWrite
+    from agentkit_sql.port import SqlSettings
+
+NOW = "(SELECT coalesce(?::float8, extract(epoch FROM clock_timestamp())::float8) AS now)"
+REMEMBERED = 20_000  # runs: more than are at work in one process; those that were lost are forgotten together
+TIMES = ("ticketed_at", "wake_at", "created_at", "updated_at")
+"""Columns of a new run that are handed over as seconds from now."""
+
+# The row of the worker is share-locked against a take-over, which marks it dead first.
+ME = (
+    "me AS MATERIALIZED (SELECT set_config('synchronous_commit', CASE WHEN ? THEN current_setting('synchronous_commit') ELSE 'off' END, "
+    "true) FROM workers WHERE worker_id = ? AND dead = 0 FOR SHARE)"
+)
+ASKED = "run_id text, fence bigint, first bigint"
+CHANGE = "change bool, clear bool, new bigint, seen bigint, due float8, waits text, put bool, made bytea"
+"""What is asked of each run: its claim and where its journal ends; and the change of its row."""
+
+
+def _mine(asked: str) -> str:
+    """The runs that are the worker's under the fence that it says, and whose journals go on where it says."""
+    columns = [column.split() for column in asked.split(", ")]
+    arrays = ", ".join(f"?::text::{kind}[]" if kind in ("bigint", "float8") else f"?::{kind}[]" for _, kind in columns)
+    others = "".join(f", {name}" for name, _ in columns[3:])
+    return (
+        f"mine AS MATERIALIZED (SELECT i, no, runs.run_id, runs.fence, inbox_seq{others} "
+        f"FROM me, unnest({arrays}) WITH ORDINALITY AS asked({', '.join(name for name, _ in columns)}, i) "
+        "JOIN runs ON runs.run_id = asked.run_id AND owner = ? AND runs.fence = asked.fence "
+        "WHERE first = 0 OR first = 1 + coalesce((SELECT max(seq) FROM journal WHERE run_no = no), 0))"
+    )
+
+
+_FROM_ENTRY = ENTRY.replace("run_no", "no").replace("fence", "mine.fence").replace('"key"', "entry.key")
+ADDED = (
+    f"added AS (INSERT INTO journal ({ENTRY}) SELECT {_FROM_ENTRY} FROM unnest(?::text::bigint[], ?::text::bigint[], "
+    "?::text::bigint[], ?::text[], ?::text::bigint[], ?::text[], ?::text::bigint[], ?::bytea[], ?::text::bigint[], ?::text::bigint[]) "
+    "AS entry(i, seq, kind, key, attempt, fp, codec, body, at_ms, took_us) JOIN mine USING (i) ON CONFLICT DO NOTHING RETURNING run_no)"
+)
+TAKEN = (
+    "taken AS (UPDATE inbox SET taken_seq = take.seq FROM unnest(?::bigint[], ?::text[], ?::bigint[]) AS take(i, id, seq) "
+    "JOIN mine USING (i) WHERE inbox.run_id = mine.run_id AND inbox.id = take.id AND taken_seq IS NULL)"
+)
+JOINED = (
+    'joined AS (INSERT INTO joins (run_id, "key", total, need_good, max_bad, slots, good, bad, active, fired) '
+    "SELECT mine.run_id, one.key, total, need_good, max_bad, slots, 0, 0, 0, 0 "
+    "FROM unnest(?::bigint[], ?::text[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[]) "
+    "AS one(i, key, total, need_good, max_bad, slots) JOIN mine USING (i) ON CONFLICT DO NOTHING)"
+)
+# What is released, and whose crashes are forgotten: one UPDATE, for a statement changes a row only once.
+CHANGED = (
+    "changed AS (UPDATE runs SET crashes = CASE WHEN clear THEN 0 ELSE crashes END, updated_at = now, "
+    "status = coalesce(new, status), owner = CASE WHEN new IS NULL THEN owner END, "
+    "ticketed_at = CASE WHEN new IS NULL THEN ticketed_at WHEN put THEN now END, "
+    "wake_at = CASE new WHEN 3 THEN due ELSE wake_at END, waiting_for = CASE new WHEN 3 THEN waits ELSE waiting_for END, "
+    f"result = CASE WHEN new > 3 THEN made ELSE result END, notify = CASE WHEN new > 3 THEN {TO_TELL} ELSE notify END, "
+    "expires_at = CASE WHEN new <= 3 OR new IS NULL THEN expires_at WHEN parent_id IS NULL THEN now + keep_s END "
+    f"FROM mine, {NOW} AS clock WHERE change AND runs.no = mine.no AND runs.owner = ? AND runs.fence = mine.fence "
+    "AND runs.inbox_seq = coalesce(seen, runs.inbox_seq) RETURNING runs.no)"
+)
+WRITE = f"WITH {ME}, {_mine(ASKED)}, {ADDED} SELECT i, inbox_seq, (SELECT count(*) FROM added), true FROM mine"
+WRITE_ALL = (
+    f"WITH {ME}, {_mine(f'{ASKED}, {CHANGE}')}, {ADDED}, {TAKEN}, {JOINED}, {CHANGED} "
+    "SELECT i, inbox_seq, (SELECT count(*) FROM added), changed.no IS NOT NULL OR NOT change FROM mine LEFT JOIN changed USING (no)"
+)
+CLAIM = (
+    f"WITH {ME} UPDATE runs SET status = 2, owner = ?, fence = fence + 1, wake_at = NULL, waiting_for = '', updated_at = now "
+    f"FROM me, {NOW} AS clock WHERE run_id = ANY(?) AND status = 1 AND (crashes < {SUSPECT_CRASHES} OR ?) "
+    f"AND (kind, version) IN (SELECT * FROM unnest(?::text[], ?::text[])) RETURNING {FIELDS}"
+)
+CREATE = (
+    f"INSERT INTO runs ({COLUMNS}) SELECT "
+    + ", ".join(f"new.{name} + now" if name.strip('"') in TIMES else f"new.{name}" for name in COLUMNS.split(", "))
+    + f" FROM {NOW} AS clock, {unnested('runs', COLUMNS)} AS new({COLUMNS}) ON CONFLICT DO NOTHING RETURNING {FIELDS}"
+)
+
+
+class PostgresRuns(SqlRuns):
+    """A `RunStore` on PostgreSQL."""
+
+    def __init__(self, settings: SqlSettings, clock: Clock = SYSTEM) -> None:
+        super().__init__(settings, clock)
+        self._last: dict[str, tuple[int, int]] = {}  # of each run written here: the fence, and the last seq that is known to be there
+
+    @property
+    def _server(self) -> Server:
+        server = self.database
+        assert isinstance(server, Server)
+        return server
+
+    @property
+    def _now(self) -> float | None:
+        """None where the server's clock decides."""
+        return None if self.clock is SYSTEM else self.clock.time()
+
+    async def create(self, runs: Sequence[NewRun], *, parent: ParentClaim | None = None) -> list[Created]:
+        """Create runs, or find them. Raises `InvalidKey` for an id that is empty, too long or no UTF-8."""
+        if parent is not None or not runs or any(run.entries or run.parent_id is not None for run in runs):
+            return await super().create(runs, parent=parent)
+        for run in runs:
+            check_id(run.run_id)
+        rows = await self._server.statement(
+            CREATE, [self._now, *packed("runs", COLUMNS, [row_of(run, 0.0, in_window=False) for run in runs])], topic=RUNS
+        )
+        fresh = {row[0]: Created("created", to_run(row)) for row in rows}
+        answers = [fresh.pop(run.run_id, None) for run in runs]
+        others = [run for run, answer in zip(runs, answers, strict=True) if answer is None]
+        found = iter(await super().create(others) if others else ())
+        return [next(found) if answer is None else answer for answer in answers]
+
+    async def create_within(self, within: object, runs: Sequence[NewRun]) -> list[Created]:
+        """Create runs in the caller's own transaction: they are there when it commits, and a sweep brings them to a worker."""
+        schema = self.settings.session.get("search_path") if isinstance(self.settings, PostgresSettings) else None
+        if schema is None:
+            return await super().create_within(within, runs)
+        connection = Within(await connection_of(within))
+        [(path,)] = await connection.rows("SELECT current_setting('search_path')", ())
+        await connection.rows("SELECT set_config('search_path', ?, true)", (schema,))
+        created = await super().create_within(within, runs)
+        await connection.rows("SELECT set_config('search_path', ?, true)", (path,))
+        return created
+
+    async def claim(
+        self, worker_id: str, run_ids: Sequence[str], serves: Mapping[str, AbstractSet[str]], *, alone: bool = False
+    ) -> list[Claimed | ClaimRefusal]:
+        """READY -> RUNNING under the next fence, only for a kind and version in `serves`."""
+        served = [(kind, version) for kind, versions in serves.items() for version in versions]
+        kinds, versions = [kind for kind, _ in served], [version for _, version in served]
+        params = [False, worker_id, worker_id, self._now, sorted(set(run_ids)), alone, kinds, versions]
+        rows = await self._server.statement(CLAIM, params, topic=RUNS)
+        granted = {run.run_id: Claimed(run, run.updated_at) for run in map(to_run, rows)}
+        answers: list[Claimed | ClaimRefusal | None] = [granted.pop(run_id, None) for run_id in run_ids]
+        others = [run_id for run_id, answer in zip(run_ids, answers, strict=True) if answer is None]
+        refusals = iter(await super().claim(worker_id, others, serves, alone=alone) if others else ())
+        return [next(refusals) if answer is None else answer for answer in answers]
+
+    async def write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool = True) -> list[Written]:
+        """Write a batch of runs. Raises `WorkerFenced`; a gap is `lost`."""
+        # In the order of their ids, so that no two statements wait for each other's rows.
+        ordered = sorted(batch, key=_id) if len(batch) > 1 else batch
+        parts = _asked(ordered, self._last)
+        params: list[Any] = [sync, worker_id, *parts, worker_id, *_entries(ordered)]
+        statement = WRITE
+        if any(_more(write) for write in ordered):
+            statement = WRITE_ALL
+            params = [sync, worker_id, *parts, *_changes(ordered), worker_id, *_entries(ordered), *_others(ordered), self._now, worker_id]
+        rows = await self._server.statement(statement, params, topic=RUNS, line=LANE)
+        done = _verdicts(ordered, rows)
+        others = [write for write in batch if write.run_id not in done]
+        if others:
+            for write, written in zip(others, await super().write(worker_id, others, sync=sync), strict=True):
+                done[write.run_id] = written
+        self._remember(batch, done)
+        return [done[write.run_id] for write in batch]
+
+    def _remember(self, batch: Sequence[RunWrite], done: Mapping[str, Written]) -> None:
+        last = self._last
+        for write in batch:
+            if write.release is not None or done[write.run_id].verdict != "ok":
+                last.pop(write.run_id, None)
+            elif write.entries:
+                last[write.run_id] = write.fence, write.entries[-1].seq
+        if len(last) > REMEMBERED:
+            last.clear()
+
+
+def _id(write: RunWrite) -> str:
+    return write.run_id
+
+
+def _verdicts(batch: Sequence[RunWrite], rows: Sequence[Sequence[Any]]) -> dict[str, Written]:
+    """Of the runs of which everything was written; whether the others are lost, or were written before, is to be looked into."""
+    done: dict[str, Written] = {}
+    due = 0
+    for row in rows:
+        write = batch[row[0] - 1]
+        due += len(write.entries)
+        if row[3]:
+            done[write.run_id] = Written("ok", row[1])
+    # Fewer rows than due: a first copy of this batch landed beside it.
+    return done if not rows or rows[0][2] == due else {}
+
+
+def _more(write: RunWrite) -> bool:
+    """Whether it carries more than entries."""
+    return bool(write.release or write.takes or write.joins or write.clear_crashes)
+
+
+def _checked(write: RunWrite, last: tuple[int, int] | None) -> int:
+    """The seq before which the journal must end: 0 where that is known already, and -1, which fits nowhere, for a gap in the write."""
+    entries = write.entries
+    if not entries:
+        return 0
+    first = entries[0].seq
+    if len(entries) > 1 and not follows(entries, first - 1):
+        return -1
+    # Under one fence one worker writes, so what was there stays the last until it writes again.
+    return 0 if last == (write.fence, first - 1) else first
+
+
+def _asked(batch: Sequence[RunWrite], last: Mapping[str, tuple[int, int]]) -> list[Any]:
+    ids = [write.run_id for write in batch]
+    return [ids, numbers([write.fence for write in batch]), numbers([_checked(write, last.get(write.run_id)) for write in batch])]
+
+
+def _entries(batch: Sequence[RunWrite]) -> list[Any]:
+    rows = [(i, *entry[:9]) for i, write in enumerate(batch, 1) for entry in write.entries]
+    i, seq, kind, key, attempt, fp, codec, body, at_ms, took_us = by_column(rows) if rows else [[]] * 10
+    return [numbers(i), numbers(seq), numbers(kind), key, numbers(attempt), fp, numbers(codec), body, numbers(at_ms), numbers(took_us)]
+
+
+def _others(batch: Sequence[RunWrite]) -> list[Any]:
+    takes = [(i, *take) for i, write in enumerate(batch, 1) for take in write.takes]
+    joins = [(i, *join) for i, write in enumerate(batch, 1) for join in write.joins]
+    return [*(by_column(takes) if takes else [[]] * 3), *(by_column(joins) if joins else [[]] * 6)]
+
+
+def _changes(batch: Sequence[RunWrite]) -> list[Any]:
+    change, clear, new, seen, due, waits, put, made = by_column([_change(write) for write in batch])
+    return [change, clear, numbers(new), numbers(seen), numbers(due), waits, put, made]
+
+
+def _change(write: RunWrite) -> tuple[object, ...]:
+    release = write.release
+    if release is None:
+        return write.clear_crashes, write.clear_crashes, None, None, None, "", False, b""
+    seen = release.seen if release.status == RunStatus.PARKED else None
+    result = release.result if release.status.ended else b""
+    return True, write.clear_crashes, int(release.status), seen, release.wake_at, release.waiting_for, release.ticketed, result

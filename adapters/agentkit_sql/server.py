@@ -1,0 +1,392 @@
+"""Scripts on a server: connections of an async driver, transactions around the scripts, and errors in our words.
+
+A connection belongs to the event loop that opened it, and several loops use one store: the heartbeat has a thread and a loop of its own.
+So each loop has its own connections, which are closed with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+import anyio
+
+from agentkit.errors import InvalidSetting, StoreBusy, StoreUnavailable
+from agentkit_sql.dialect import MANY, ROWS
+from agentkit_sql.news import OTHER, News, call_in
+from agentkit_sql.port import BEAT, LANE, POOL
+from agentkit_sql.schema import is_current, migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from agentkit_sql.dialect import Call, Dialect, Params, Script, Work
+
+T = TypeVar("T")
+
+TRIES = 8  # of a transaction that the server undid because of another one; each such conflict has a winner
+LOOK_S = 0.25  # without a bell: a person notices nothing, and four small reads a second are nothing to a server
+PAUSE_S = 0.01  # before the next, times a random number
+
+
+class Connection(Protocol):
+    """What is asked of a driver's connection. SQL has `?` for parameters."""
+
+    @property
+    def closed(self) -> bool: ...
+
+    async def rows(self, sql: str, params: Params) -> Sequence[Sequence[Any]]: ...
+
+    async def count(self, sql: str, params: Params) -> int:
+        """How many rows were changed."""
+        ...
+
+    async def many(self, sql: str, rows: Sequence[Params]) -> None: ...
+
+    async def plain(self, sql: str) -> None:
+        """What has no parameters and no answer: BEGIN and its like."""
+        ...
+
+    async def close(self) -> None: ...
+
+    def terminate(self) -> None:
+        """Close without a word to the server, from its own event loop."""
+        ...
+
+
+class Driver(Protocol):
+    """A driver with its settings."""
+
+    transactions_only: bool
+    """Every statement must stand between BEGIN and COMMIT: behind a pooler that lends out the server by transaction."""
+
+    async def connect(self) -> Connection:
+        """Raises errors of the port: `InvalidSetting` where trying again is no use, else `StoreBusy`."""
+        ...
+
+    def begin(self, *, sync: bool) -> str:
+        """Opens a transaction; without `sync` its commit does not wait for the disk."""
+        ...
+
+    def undone(self, exc: BaseException) -> bool:
+        """Whether the server undid the transaction because of another one, so that it may be tried again."""
+        ...
+
+    def translated(self, exc: BaseException) -> BaseException:
+        """The error of the port for an error of the driver; any other as it is."""
+        ...
+
+
+class Bell(Protocol):
+    """Tells other processes of changes, and hears theirs."""
+
+    def listen(self) -> None:
+        """Begin to hear, unless it has begun."""
+        ...
+
+    def ring(self, topic: str) -> None:
+        """Tell, soon."""
+        ...
+
+    def stop(self) -> None:
+        """Blocks until it is silent for ever."""
+        ...
+
+
+class Undone(Exception):
+    """A transaction that left nothing behind and may be tried again; the cause says why."""
+
+
+class Pool:
+    """Up to `size` connections of one event loop, opened when needed."""
+
+    def __init__(self, driver: Driver, size: int) -> None:
+        self._driver = driver
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
+        self._room = anyio.Semaphore(size, fast_acquire=True)
+
+    @asynccontextmanager
+    async def borrow(self) -> AsyncGenerator[Connection]:
+        """A connection, alone."""
+        async with self._room:
+            connection = self._whole() or await self._driver.connect()
+            self._busy.add(connection)
+            try:
+                yield connection
+            finally:
+                self._busy.discard(connection)
+                if connection.closed:
+                    self.forget()  # a server that lost one has lost them all, most likely
+                else:
+                    self._idle.append(connection)
+
+    def _whole(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed:
+                return connection
+        return None
+
+    def forget(self) -> None:
+        """Drop what is idle."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.terminate()
+
+    async def close(self) -> None:
+        """Take leave of the server, and cut what is still busy."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.close()
+        self.terminate()
+
+    def terminate(self) -> None:
+        """Cut everything."""
+        self.forget()
+        for connection in self._busy:
+            connection.terminate()
+
+
+class Home:
+    """The connections of one event loop."""
+
+    def __init__(self, driver: Driver, sizes: Mapping[str, int], leave: Callable[[], object]) -> None:
+        self.pools = {line: Pool(driver, size) for line, size in sizes.items()}
+        self._stay = self._staying(leave)
+
+    async def _staying(self, leave: Callable[[], object]) -> AsyncGenerator[None, None]:
+        """An event loop that ends closes the generators that are still open, and with this one its connections."""
+        try:
+            yield
+        finally:
+            leave()
+            for pool in self.pools.values():
+                await pool.close()
+
+    async def move_in(self) -> None:
+        await anext(self._stay)
+
+    async def move_out(self) -> None:
+        await self._stay.aclose()
+
+    def terminate(self) -> None:
+        """Cut everything."""
+        for pool in self.pools.values():
+            pool.terminate()
+
+
+class Server:
+    """A server that is open, and who waits for its changes.
+
+    Args:
+        name: what errors call it.
+        driver: how to talk to it.
+        bell: how processes tell each other of changes; None: they look from time to time.
+        pool_size: connections of each event loop, beside one for the lane and one for the beat.
+        answer_s: how long a transaction may take before the server is given up; over the server's own timeouts.
+    """
+
+    _open: ClassVar[dict[object, Server]] = {}
+    _registry = threading.Lock()
+
+    def __init__(self, name: str, driver: Driver, *, bell: Callable[[News], Bell] | None = None, pool_size: int, answer_s: float) -> None:
+        self.name, self._driver, self._answer_s = name, driver, answer_s
+        self._sizes = {POOL: pool_size, LANE: 1, BEAT: 1}
+        self._news = News()
+        self._bell = None if bell is None else bell(self._news)
+        self._homes: dict[asyncio.AbstractEventLoop, Home] = {}
+        self._users = 0
+        self._ready = False
+
+    @classmethod
+    async def attach(cls, key: object, make: Callable[[], Server], dialect: Dialect) -> Server:
+        """Open and migrate, or share what is open. Each call needs its `detach`."""
+        place = (os.getpid(), key)  # a child of fork() has the registry but not the connections
+        with cls._registry:
+            server = cls._open.get(place) or make()
+            server._users += 1
+            cls._open[place] = server
+        try:
+            await server._prepare(dialect)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await server.detach()
+            raise
+        return server
+
+    async def _prepare(self, dialect: Dialect) -> None:
+        if self._ready:
+            return
+        if not await self.read(lambda: is_current(dialect)):
+            await self.write(lambda: migrate(dialect, self.name), sync=True)
+        self._ready = True
+
+    async def detach(self) -> None:
+        """Close the connections with the last user."""
+        with self._registry:
+            self._users -= 1
+            if self._users:
+                return
+            for place in [place for place, server in self._open.items() if server is self]:
+                del self._open[place]
+        if self._bell is not None:
+            await anyio.to_thread.run_sync(self._bell.stop)
+        here = asyncio.get_running_loop()
+        for loop, home in list(self._homes.items()):
+            if loop is here:
+                await home.move_out()
+            else:
+                call_in(loop, home.terminate)
+
+    async def _home(self) -> Home:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError as exc:
+            rule = "its drivers run on asyncio alone: start the app with asyncio.run(main()), or keep the state in sqlite://"
+            raise InvalidSetting("url", self.name, rule) from exc
+        home = self._homes.get(loop)
+        if home is None:
+            home = self._homes[loop] = Home(self._driver, self._sizes, lambda: self._homes.pop(loop, None))
+            await home.move_in()
+        return home
+
+    async def read(self, work: Work[T]) -> T:
+        """Run a script that changes nothing; each statement sees what was committed before it."""
+        try:
+            return await self._attempt(work(), line=POOL, bare=True, sync=False)
+        except StoreBusy:
+            raise
+        except (StoreUnavailable, Undone):  # an idle connection that had died, most likely
+            return await self._attempt(work(), line=POOL, bare=True, sync=False)
+
+    async def write(self, work: Work[T], *, sync: bool, topic: str = OTHER, line: str = POOL, bare: bool = False) -> T:
+        """Run a script in a transaction; anew when the server undid it because of another one.
+
+        Args:
+            work: makes the script.
+            sync: whether to wait for the disk.
+            topic: whose waiters are told, `RUNS` or `QUEUE`.
+            line: whose connection it takes, `LANE`, `BEAT` or one of the `POOL`.
+            bare: it is one statement, which is a transaction by itself and says itself whether to wait for the disk.
+        """
+        for number in range(1, TRIES):
+            try:
+                result = await self._attempt(work(), line=line, bare=bare, sync=sync)
+            except Undone:
+                await anyio.sleep(PAUSE_S * number * random.random())
+            else:
+                break
+        else:
+            result = await self._last_attempt(work(), line=line, bare=bare, sync=sync)
+        self.note((topic,))
+        return result
+
+    async def statement(self, sql: str, params: Params, *, topic: str, line: str = POOL) -> Sequence[Sequence[Any]]:
+        """Run one statement that is a transaction by itself, and says itself whether to wait for the disk; returns its rows."""
+
+        def script() -> Script[Sequence[Sequence[Any]]]:
+            rows: Sequence[Sequence[Any]] = yield sql, params, ROWS
+            return rows
+
+        return await self.write(script, sync=True, topic=topic, line=line, bare=True)
+
+    async def _last_attempt(self, script: Script[T], *, line: str, bare: bool, sync: bool) -> T:
+        try:
+            return await self._attempt(script, line=line, bare=bare, sync=sync)
+        except Undone as undone:
+            told = self._driver.translated(undone.__cause__ or undone)
+            raise StoreBusy(self.name, f"{told} ({TRIES} times)") if isinstance(told, StoreUnavailable) else told from undone
+
+    async def _attempt(self, script: Script[T], *, line: str, bare: bool, sync: bool) -> T:
+        """What is begun goes on to its end although the caller is cancelled, so that nothing of the caller's happens beside it."""
+        home = await self._home()
+        async with home.pools[line].borrow() as connection:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + self._answer_s):
+                try:
+                    if bare and not self._driver.transactions_only:
+                        return await drive(connection, script)
+                    return await self._transact(connection, script, sync=sync)
+                except Exception as exc:
+                    if self._driver.undone(exc):
+                        raise Undone from exc
+                    told = self._driver.translated(exc)
+                    if told is exc:
+                        raise
+                    raise told from exc
+            connection.terminate()
+        raise StoreUnavailable(self.name, f"no answer within {self._answer_s:g} s")
+
+    async def _transact(self, connection: Connection, script: Script[T], *, sync: bool) -> T:
+        try:
+            await connection.plain(self._driver.begin(sync=sync))
+        except Exception as exc:
+            connection.terminate()
+            raise Undone from exc
+        try:
+            result = await drive(connection, script)
+        except BaseException:
+            await _roll_back(connection)
+            raise
+        await connection.plain("COMMIT")
+        return result
+
+    def note(self, topics: Iterable[str]) -> None:
+        """Tell those who wait for a change, here and in other processes."""
+        topics = [topic for topic in topics if topic != OTHER]
+        self._news.note(topics)
+        if self._bell is not None:
+            for topic in topics:
+                self._bell.ring(topic)
+
+    def token(self, topic: str) -> int:
+        """What `changed` compares with, as it is now."""
+        if self._bell is not None:
+            self._bell.listen()
+        return self._news.token(topic)
+
+    async def changed(self, topic: str, seen: int, timeout_s: float) -> int:
+        """Wait until something about `topic` may have changed since `seen`, or the time is up; returns the new token."""
+        if self._bell is None:
+            return await self._news.wait(topic, seen, min(timeout_s, LOOK_S))
+        self._bell.listen()
+        return await self._news.wait(topic, seen, timeout_s)
+
+
+async def drive(connection: Connection, script: Script[T]) -> T:
+    """Run a script to its end on a connection."""
+    try:
+        call = script.send(None)
+        while True:
+            call = script.send(await ask(connection, call))
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+async def ask(connection: Connection, call: Call) -> Any:
+    """One statement's answer."""
+    sql, params, how = call
+    if how == ROWS:
+        return await connection.rows(sql, params)
+    if how == MANY:
+        return await connection.many(sql, params)
+    return await connection.count(sql, params)
+
+
+async def _roll_back(connection: Connection) -> None:
+    """A connection that cannot even do this is cut; what led here is told all the same."""
+    done = False
+    try:
+        with suppress(Exception):
+            if not connection.closed:
+                await connection.plain("ROLLBACK")
+                done = True
+    finally:
+        if not done:
+            connection.terminate()

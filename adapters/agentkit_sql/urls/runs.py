@@ -1,0 +1,17 @@
+"""The run store by URL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentkit.clock import SYSTEM
+from agentkit_sql.sql import runs_in, settings_of
+
+if TYPE_CHECKING:
+    from agentkit.clock import Clock
+    from agentkit_sql.runs import SqlRuns
+
+
+def from_url(url: str, *, clock: Clock = SYSTEM) -> SqlRuns:
+    """The run store in the database that a URL names; its driver is loaded when it is opened. Raises `InvalidSetting`."""
+    return runs_in(settings_of(url), clock)

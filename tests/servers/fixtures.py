@@ -1,0 +1,72 @@
+"""The fixtures of the servers: one of each kind for a test process, an empty database for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers.mariadb import Mariadb
+from tests.servers.postgresql import Postgresql
+from tests.servers.process import leave, or_skip
+from tests.servers.redis import Redis
+
+
+@pytest.fixture(scope="session")
+def servers_folder() -> Iterator[None]:
+    """Removed after all servers in it have been stopped."""
+    yield
+    leave()
+
+
+@pytest.fixture(scope="session")
+def postgresql(servers_folder: None) -> Iterator[Postgresql]:
+    """The PostgreSQL of this test process. A test that stops, kills or tunes one starts its own: `private(Postgresql, ...)`."""
+    server = or_skip(Postgresql)()
+    try:
+        yield server.start()
+    finally:
+        server.discard()
+
+
+@pytest.fixture(scope="session")
+def mariadb(servers_folder: None) -> Iterator[Mariadb]:
+    """The MariaDB of this test process."""
+    server = or_skip(Mariadb)()
+    try:
+        yield server.start()
+    finally:
+        server.discard()
+
+
+@pytest.fixture(scope="session")
+def redis_server(servers_folder: None) -> Iterator[Redis]:
+    """The Redis of this test process; as nobody else uses it, database 0 and all channels are the test's."""
+    server = or_skip(Redis)()
+    try:
+        yield server.start()
+    finally:
+        server.discard()
+
+
+@pytest.fixture
+def postgresql_url(postgresql: Postgresql) -> Iterator[str]:
+    """`postgresql://...` of an empty database; connections left open after the test are cut."""
+    name = postgresql.new_database()
+    yield postgresql.url(name)
+    postgresql.drop_database(name)
+
+
+@pytest.fixture
+def mariadb_url(mariadb: Mariadb) -> Iterator[str]:
+    """`mysql://...` of an empty database."""
+    name = mariadb.new_database()
+    yield mariadb.url(name)
+    mariadb.drop_database(name)
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> Iterator[str]:
+    """`redis://...` of an empty server. Scripts stay loaded from test to test, as they would."""
+    yield redis_server.url
+    redis_server.ask("FLUSHALL")
