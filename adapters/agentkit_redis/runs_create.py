@@ -114,7 +114,8 @@ class Creating(RunsBase):
             left = [row.run.run_id for row in free if not isinstance(answers[row.run.run_id], Claimed)]
             if not left:
                 break
-        return [answers[run_id] for run_id in run_ids]
+        # Two tickets of one run may come in one call: the first gets it.
+        return [answers[run_id] if run_id not in run_ids[:i] else "taken" for i, run_id in enumerate(run_ids)]
 
     async def _claim(self, client: Client, worker_id: str, free: Sequence[Row]) -> list[Claimed]:
         def claim(some: Sequence[Row]) -> Call:

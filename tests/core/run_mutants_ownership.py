@@ -62,6 +62,16 @@ class ClaimInTwoSteps(InMemoryRuns):
         return [self._claim(worker_id, run_id, serves, alone=alone) for run_id in run_ids]
 
 
+@breaks("of_two_tickets_of_a_run_in_one_claim_one_gets_it")
+class ClaimAnsweredById(InMemoryRuns):
+    async def claim(
+        self, worker_id: str, run_ids: Sequence[str], serves: Mapping[str, AbstractSet[str]], *, alone: bool = False
+    ) -> list[Claimed | ClaimRefusal]:
+        asked = list(dict.fromkeys(run_ids))
+        answers = dict(zip(asked, await super().claim(worker_id, asked, serves, alone=alone), strict=True))
+        return [answers[run_id] for run_id in run_ids]
+
+
 @breaks("every_claim_of_a_run_has_a_higher_fence", "a_write_under_an_older_claim_of_ones_own_is_lost")
 class FenceStandsStill(InMemoryRuns):
     def _next_fence(self, run: Run) -> int:

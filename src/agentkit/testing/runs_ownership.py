@@ -68,6 +68,14 @@ class OwnershipLaws(RunsBase):
             assert owners == [(await get(store, name)).owner]
             assert sorted(answer for answer in answers if isinstance(answer, str)) == ["taken"] * 9
 
+    async def test_of_two_tickets_of_a_run_in_one_claim_one_gets_it(self, store: RunStore) -> None:
+        """A queue may hand out a copy that was delivered again together with one that recovery put."""
+        worker_id = await register(store)
+        await create(store, "run-1")
+        first, other, second = await store.claim(worker_id, ["run-1", "run-2", "run-1"], SERVES)
+        assert isinstance(first, Claimed)
+        assert (other, second) == ("gone", "taken")
+
     async def test_each_run_of_a_claim_is_answered_by_itself(self, store: RunStore) -> None:
         worker_id, ended = await start(store, "ended")
         await release(store, worker_id, ended, completed())
