@@ -14,7 +14,7 @@ settings.load_profile("house")
 
 pytest_plugins = ["tests.servers.fixtures"]
 
-WATCHED = ["agentkit", "agentkit_sql"]
+WATCHED = ["agentkit", "agentkit_redis", "agentkit_sql"]
 MAY_BLOCK = {
     "<frozen importlib._bootstrap>": {"_find_and_load"},  # an adapter is imported on first use, once per process
     "importlib/metadata/__init__.py": {"entry_points"},  # and found by entry point just before

@@ -31,7 +31,7 @@ class Client:
     def __init__(self, settings: RedisSettings) -> None:
         self.settings = settings
         self.users = 0
-        self._turns = anyio.Semaphore(settings.max_connections)
+        self._turns = anyio.Semaphore(settings.max_connections, fast_acquire=True)  # who need not wait does not yield either
         self._way = _way(settings)
 
     @property
@@ -76,12 +76,12 @@ class Client:
 
     async def block_then(self, call: Call, then: Call, key: str, timeout_s: float) -> Any:
         """Let the server do `then` as soon as `call`, which blocks for up to `timeout_s` on `key`, has ended; the answer to `then`."""
-        async with self._guarded(timeout_s + MARGIN_S, bounded=False), (await self._way.lines(key)).lend() as line:
-            woken, answer = await exchange(line, [call, then])
-        if isinstance(answer, driver.NoScriptError):
-            return await self.call(then)
-        async with self._guarded():
-            return checked([call, then], [woken, answer])[1]
+        async with self._guarded(timeout_s + MARGIN_S, bounded=False):
+            async with (await self._way.lines(key)).lend() as line:
+                woken, answer = await exchange(line, [call, then])
+            if not isinstance(answer, driver.NoScriptError):
+                return checked([call, then], [woken, answer])[1]
+        return await self.call(then)
 
     async def everywhere(self, calls: Sequence[Call]) -> dict[str, list[Any]]:
         """The answers of each server, by its address; what a server refuses stands in the place of the answer."""

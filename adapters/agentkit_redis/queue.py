@@ -23,15 +23,17 @@ if TYPE_CHECKING:
 
     from agentkit.clock import Clock
 
-PUT = Script("queue", "queue_enter", "queue_put")
-LEASE = Script("queue", "queue_enter", "queue_moves", "queue_lease")
-FINISH = Script("queue", "queue_finish")
+PUT = Script("queue", "queue_line", "queue_enter", "queue_put")
+LEASE = Script("queue", "queue_lease")
+DUE = Script("queue", "queue_line", "queue_enter", "queue_moves", "queue_due")
+FINISH = Script("queue", "queue_line", "queue_finish")
 RENEW = Script("queue", "queue_renew")
-ANSWER = Script("queue", "queue_enter", "queue_moves", "queue_answer")
-CANCEL = Script("queue", "queue_enter", "queue_moves", "queue_cancel")
-REDRIVE = Script("queue", "queue_enter", "queue_redrive")
+ANSWER = Script("queue", "queue_line", "queue_enter", "queue_moves", "queue_answer")
+CANCEL = Script("queue", "queue_line", "queue_enter", "queue_moves", "queue_cancel")
+REDRIVE = Script("queue", "queue_line", "queue_enter", "queue_redrive")
 DEPTH = Script("queue", "queue_depth")
 
+SOMETHING_IS_DUE = -2
 FIRST = 10_000_000_000_000  # the numbers of tickets begin here, so that they have the same length for ever
 TRIES_BITS = 24
 AT_ONCE = 1000  # tickets of one script: a few milliseconds in which the server does nothing else
@@ -84,13 +86,25 @@ class RedisQueue(RedisPort):
         served = sorted(kinds)
         give_up = self.clock.monotonic() + wait_s
         answer = await self._call(LEASE, *self._terms(n, lease_s, served))
-        while len(answer) == 1 and (left_s := give_up - self.clock.monotonic()) > 0:
-            bound_s = min(left_s, lease_s / LOOKS_A_LEASE, answer[0] / 1000 if answer[0] >= 0 else left_s)
-            answer = await self._lease_later(max(bound_s, SHORTEST_WAIT_S), n, lease_s, served)
+        while len(answer) == 1:
+            left_s = give_up - self.clock.monotonic()
+            if answer[0] == SOMETHING_IS_DUE:
+                answer = await self._lease_what_is_due(n, lease_s, served)
+            elif left_s <= 0:
+                break
+            else:
+                bound_s = min(left_s, lease_s / LOOKS_A_LEASE, answer[0] / 1000 if answer[0] >= 0 else left_s)
+                answer = await self._lease_later(max(bound_s, SHORTEST_WAIT_S), n, lease_s, served)
         return _leases(answer)
 
     def _terms(self, n: int, lease_s: float, kinds: Sequence[str]) -> tuple[Any, ...]:
         return min(n, AT_ONCE), _ms(lease_s), self._name, *kinds
+
+    async def _lease_what_is_due(self, n: int, lease_s: float, kinds: Sequence[str]) -> list[Any]:
+        client = await self.client()
+        now = self.now()
+        [[_], [answer]] = await client.phases([DUE([self._key], now)], [LEASE([self._key], now, *self._terms(n, lease_s, kinds))])
+        return list(answer)
 
     async def _lease_later(self, wait_s: float, n: int, lease_s: float, kinds: Sequence[str]) -> list[Any]:
         """Lease as soon as there is something, or after `wait_s`: the server does so by itself when its wait has ended."""

@@ -5,7 +5,7 @@ for nobody.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 
@@ -25,7 +25,7 @@ class _Ask(Generic[T, R]):
 
     def __init__(self, what: T) -> None:
         self.what = what
-        self.gate = Gate()
+        self.gate: Gate | None = None
         self.leads = self.sent = False
         self.answer: R
         self.error: Exception | None = None
@@ -50,16 +50,17 @@ class Together(Generic[T, R]):
         ask: _Ask[T, R] = _Ask(what)
         self._gathered.append(ask)
         if self._busy:
-            await self._wait(ask)
+            ask.gate = Gate()
+            await self._wait(ask, ask.gate)
         if not ask.sent:
             await self._lead()
         if ask.error is not None:
             raise ask.error
         return ask.answer
 
-    async def _wait(self, ask: _Ask[T, R]) -> None:
+    async def _wait(self, ask: _Ask[T, R], gate: Gate) -> None:
         try:
-            await ask.gate.wait()
+            await gate.wait()
         except BaseException:
             if not ask.sent:
                 self._gathered.remove(ask)
@@ -81,7 +82,7 @@ class Together(Generic[T, R]):
         finally:
             self._pass_on()
             for ask in batch:
-                ask.gate.set()
+                _wake(ask)
 
     def _next_batch(self) -> list[_Ask[T, R]]:
         batch: list[_Ask[T, R]] = []
@@ -98,4 +99,9 @@ class Together(Generic[T, R]):
         self._busy = bool(self._gathered)
         if self._busy:
             self._gathered[0].leads = True
-            self._gathered[0].gate.set()
+            _wake(self._gathered[0])
+
+
+def _wake(ask: _Ask[Any, Any]) -> None:
+    if ask.gate is not None:
+        ask.gate.set()

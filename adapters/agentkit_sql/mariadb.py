@@ -240,6 +240,7 @@ WRONG_SETTING = {
     1049: "create the database first, or correct its name",
     1142: "grant the user the right: CREATE, ALTER and INDEX at the first start, then SELECT, INSERT, UPDATE, DELETE",
     1227: "grant the user the right",
+    1665: "set binlog_format = ROW or MIXED on the server",
     1698: "check user and password",
 }
 BUSY = {

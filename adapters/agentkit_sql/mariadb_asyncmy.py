@@ -6,7 +6,7 @@ import ssl
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 from asyncmy import errors
@@ -337,9 +337,9 @@ def literal(raw: Raw, value: Any) -> str:
         return str(int(value))
     if isinstance(value, (bytes, bytearray)):
         return raw.escape(bytes(value))
-    if isinstance(value, tuple):
-        return f"({', '.join([literal(raw, one) for one in cast('tuple[Any, ...]', value)])})"
-    return repr(value) + "e0" * ("e" not in repr(value))  # else it would be a decimal, and rounded on its way
+    if isinstance(value, float):
+        return repr(value) + "e0" * ("e" not in repr(value))  # else it would be a decimal, and rounded on its way
+    return f"({', '.join([literal(raw, one) for one in value])})"
 
 
 def text(value: Any) -> Any:

@@ -8,15 +8,17 @@ from agentkit.clock import SYSTEM
 from agentkit_sql.dialect import Statement
 from agentkit_sql.runs import SqlRuns
 from agentkit_sql.runs_write import WriteScripts
+from agentkit_sql.within import Within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentkit.clock import Clock
     from agentkit.ports.records import RunWrite, Written
-    from agentkit_sql.dialect import Dialect, Script
+    from agentkit_sql.dialect import Dialect, Params, Script
     from agentkit_sql.port import SqlSettings
 
+KEY_TYPE = 253  # of a column of short bytes, in the servers' protocol; long ones are values
 REMEMBERED = 20_000  # runs: more than are at work in one process; those that were lost are forgotten together
 
 
@@ -43,8 +45,22 @@ class MariadbWriteScripts(WriteScripts):
         return {run_id: (run_id, fence, inbox_seq, known.get(no), no) for run_id, fence, inbox_seq, no in owned}
 
 
+class MariadbWithin(Within):
+    """A connection of SQLAlchemy has not the settings of ours: names are quoted another way, and keys come as the bytes that they are."""
+
+    def _sql(self, sql: str) -> str:
+        return super()._sql(sql.replace('"', "`"))
+
+    async def rows(self, sql: str, params: Params) -> Sequence[Sequence[Any]]:
+        result = await self._connection.exec_driver_sql(self._sql(sql), tuple(params))
+        keys = [column[1] == KEY_TYPE for column in result.context.cursor.description]
+        return [[one.decode() if key and isinstance(one, bytes) else one for one, key in zip(row, keys, strict=True)] for row in result]
+
+
 class MariadbRuns(SqlRuns):
     """A `RunStore` on MariaDB or MySQL."""
+
+    _within = MariadbWithin
 
     def __init__(self, settings: SqlSettings, clock: Clock = SYSTEM) -> None:
         super().__init__(settings, clock)

@@ -109,7 +109,7 @@ class AsyncpgDriver:
                 )
         except Exception as exc:
             told = self.translated(exc)
-            if isinstance(told, InvalidSetting):
+            if isinstance(told, (InvalidSetting, StoreBusy)):
                 raise told from exc
             if isinstance(told, StoreUnavailable):
                 raise StoreBusy(

@@ -199,7 +199,8 @@ def _verdicts(batch: Sequence[RunWrite], rows: Sequence[Sequence[Any]]) -> dict[
     done: dict[str, Written] = {}
     due = 0
     for row in rows:
-        write = batch[row[0] - 1]
+        number: int = row[0]
+        write = batch[number - 1]
         due += len(write.entries)
         if row[3]:
             done[write.run_id] = Written("ok", row[1])

@@ -50,6 +50,7 @@ class SqlRuns(SqlPort):
     """A `RunStore` in a SQLite file, for one or several processes of one machine."""
 
     durable = True
+    _within = Within
 
     def __init__(self, settings: SqlSettings, clock: Clock = SYSTEM) -> None:
         super().__init__(settings, clock)
@@ -89,7 +90,7 @@ class SqlRuns(SqlPort):
         connection = await connection_of(within)
         if not self.settings.names(connection.engine.url):
             raise InvalidSetting("within", connection.engine.url.render_as_string(), f"{RULE} ({self.settings.store})")
-        return await drive(Within(connection), self._creating.create(runs, None))
+        return await drive(self._within(connection), self._creating.create(runs, None))
 
     async def claim(
         self, worker_id: str, run_ids: Sequence[str], serves: Mapping[str, AbstractSet[str]], *, alone: bool = False

@@ -237,19 +237,14 @@ class Server:
                 del self._open[place]
         if self._bell is not None:
             await anyio.to_thread.run_sync(self._bell.stop)
-        here = asyncio.get_running_loop()
         for loop, home in list(self._homes.items()):
-            if loop is here:
+            if loop is running_loop(self.name):
                 await home.move_out()
             else:
                 call_in(loop, home.terminate)
 
     async def _home(self) -> Home:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError as exc:
-            rule = "its drivers run on asyncio alone: start the app with asyncio.run(main()), or keep the state in sqlite://"
-            raise InvalidSetting("url", self.name, rule) from exc
+        loop = running_loop(self.name)
         home = self._homes.get(loop)
         if home is None:
             home = self._homes[loop] = Home(self._driver, self._sizes, lambda: self._homes.pop(loop, None))
@@ -356,6 +351,15 @@ class Server:
             return await self._news.wait(topic, seen, min(timeout_s, LOOK_S))
         self._bell.listen()
         return await self._news.wait(topic, seen, timeout_s)
+
+
+def running_loop(store: object) -> asyncio.AbstractEventLoop:
+    """The event loop that we are in. Raises `InvalidSetting` in one of trio's."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError as exc:
+        rule = "its drivers run on asyncio alone: start the app with asyncio.run(main()), or keep the state in sqlite://"
+        raise InvalidSetting("url", str(store), rule) from exc
 
 
 async def drive(connection: Connection, script: Script[T]) -> T:

@@ -1,4 +1,4 @@
-"""DBOS on SQLite: a workflow of steps. It needs SQLite 3.42; where Python's own is older, the one of pysqlite3 takes its place."""
+"""DBOS: a workflow of steps. It needs SQLite 3.42; where Python's own is older, the one of pysqlite3 takes its place."""
 # pyright: basic, reportMissingImports=false
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import plan
 
 NEEDED = (3, 42, 0)
 told = ""
-if sqlite3.sqlite_version_info < NEEDED:
+if plan.asked()[0].startswith("sqlite") and sqlite3.sqlite_version_info < NEEDED:
     try:
         import pysqlite3
     except ImportError:
@@ -38,9 +38,15 @@ async def work() -> int:
 
 
 async def main() -> None:
-    plans, at_once, folder = plan.asked()
+    url, plans, at_once = plan.asked()
     DBOS(
-        config={"name": "plans", "system_database_url": f"sqlite:///{folder / 'dbos.db'}", "run_admin_server": False, "log_level": "ERROR"}
+        config={
+            "name": "plans",
+            "system_database_url": url,
+            "sys_db_pool_size": plan.CONNECTIONS,
+            "run_admin_server": False,
+            "log_level": "ERROR",
+        }
     )
     DBOS.launch()
     try:

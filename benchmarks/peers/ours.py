@@ -1,4 +1,4 @@
-"""agentkit: the same plans through `Runtime.run` on a SQLite file, each result durable before the next step begins."""
+"""agentkit: the same plans through `Runtime.run`, each result durable before the next step begins."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Work(Agent[int, int]):
 
 
 async def main() -> None:
-    plans, at_once, folder = plan.asked()
-    async with Runtime(state=f"sqlite:///{folder / 'ours.db'}", agents=[Work], concurrency=at_once) as runtime:
+    url, plans, at_once = plan.asked()
+    async with Runtime(state=url, agents=[Work], concurrency=at_once) as runtime:
         await plan.measure("agentkit", plans, at_once, lambda name: runtime.run(Work, plan.STEPS, run_id=name))
 
 

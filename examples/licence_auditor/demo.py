@@ -150,7 +150,9 @@ def durable_steps(database: Path) -> frozenset[proof.Step]:
     """The steps whose result is in the journal, read from outside with plain sqlite3, so that nobody vouches for himself."""
     connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
     try:
-        rows = connection.execute("SELECT run_id, key FROM journal WHERE kind = ?", (JOURNAL_RESULT,)).fetchall()
+        rows = connection.execute(
+            "SELECT run_id, journal.key FROM journal JOIN runs ON no = run_no WHERE journal.kind = ?", (JOURNAL_RESULT,)
+        ).fetchall()
     finally:
         connection.close()
     return frozenset(proof.Step(run, key.partition("#")[0]) for run, key in rows)

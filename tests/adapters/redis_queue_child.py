@@ -28,7 +28,8 @@ async def die(queue: RedisQueue, max_deliveries: int, lease_s: float) -> None:
     await queue.bury([lease], f"delivered {lease.deliveries - 1} times without an answer")
 
 
-async def main(act: str, url: str, number: str, lease_s: str) -> None:
+async def main(arguments: list[str]) -> None:
+    act, url, number, lease_s = arguments
     queue = RedisQueue(RedisSettings.from_url(url))
     await queue.open()
     await {"hold": hold, "die": die}[act](queue, int(number), float(lease_s))
@@ -36,4 +37,4 @@ async def main(act: str, url: str, number: str, lease_s: str) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, *sys.argv[1:])
+    anyio.run(main, sys.argv[1:])

@@ -16,9 +16,6 @@ import pytest
 
 from agentkit import Agent, Context, Runtime
 from agentkit.errors import (
-    InvalidKey,
-    InvalidSetting,
-    SchemaTooNew,
     StoreBusy,
     StoreRefused,
     StoreUnavailable,
@@ -27,10 +24,10 @@ from agentkit.ports.records import RunStatus
 from agentkit.runtime.settings import Settings
 from agentkit.testing.contract import race
 from agentkit.testing.crash import until
-from agentkit.testing.runs_base import bodies, completed, create, entries, entry, get, new, reap, register, start, statuses, sweep, write
+from agentkit.testing.runs_base import bodies, completed, create, entries, entry, get, reap, register, start, statuses, sweep, write
 from agentkit_sql import Sql, SqlRuns
 from agentkit_sql.dialect import Script, Statement
-from tests.servers.mariadb import GUARDED, PASSWORD, Mariadb
+from tests.servers.mariadb import Mariadb
 from tests.servers.process import REPOSITORY, private
 from tests.servers.proxy import Proxy
 
@@ -250,22 +247,6 @@ async def test_an_outage_longer_than_a_lease_kills_nobody() -> None:
         await store.aclose()
 
 
-async def test_ids_that_a_collation_would_call_one_are_three_runs(store: SqlRuns) -> None:
-    ids = ["r1", "R1", "r1 ", "ŕ1", "r1\u00a0"]
-    created = await store.create([new(run_id) for run_id in ids])
-    assert [one.answer for one in created] == ["created"] * len(ids)
-    assert [run.run_id for run in await store.get(ids) if run] == ids
-
-
-async def test_an_id_that_is_too_long_is_refused_and_never_cut(store: SqlRuns) -> None:
-    with pytest.raises(InvalidKey):
-        await store.create([new("r" * 513)])
-    await create(store, "r" * 512)
-    with pytest.raises(StoreRefused, match="Nothing was written"):
-        await store.signal("r" * 512, "m" * 1025, "topic", b"")
-    assert await store.inbox("r" * 512) == []
-
-
 async def test_a_value_over_the_packet_limit_is_refused_with_both_sizes_and_its_neighbours_are_not() -> None:
     async with private(Mariadb, max_allowed_packet="1M") as server:
         store = Sql(server.url(server.new_database())).runs
@@ -281,73 +262,3 @@ async def test_a_value_over_the_packet_limit_is_refused_with_both_sizes_and_its_
         assert written.verdict == "ok"
         assert len(await store.load("run-1")) == 11
         await store.aclose()
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"root": GUARDED + ":wrong"}, "check user and password"),
-        ({"/test_": "/no_such_"}, "create the database first"),
-        ({"mysql:": "mysql+pymysql:"}, "mysql\\+asyncmy"),
-        ({"?": "?pool_siez=3&"}, "pool_siez.*did you mean"),
-        ({"?": "?pool_size=0&"}, "pool_size"),
-    ],
-    ids=["password", "database", "driver", "option", "value"],
-)
-async def test_a_url_that_cannot_work_is_told_with_the_way_out(
-    mariadb: Mariadb, mariadb_url: str, change: dict[str, str], told: str
-) -> None:
-    mariadb.add_guarded_user()
-    url = f"{mariadb_url}?{HASTY}"
-    [(one, other)] = change.items()
-    with pytest.raises(InvalidSetting, match=told) as error:
-        await Sql(url.replace(one, other)).runs.open()
-    assert "wrong" not in str(error.value)
-
-
-async def test_a_user_with_a_password_is_let_in(mariadb: Mariadb, mariadb_url: str) -> None:
-    mariadb.add_guarded_user()
-    store = Sql(mariadb_url.replace("root", f"{GUARDED}:{PASSWORD}")).runs
-    await store.open()
-    await store.aclose()
-
-
-async def test_a_server_that_is_down_is_busy_and_nothing_was_written() -> None:
-    async with private(Mariadb) as server:
-        url = server.url(server.new_database())
-        server.kill()
-        with pytest.raises(StoreBusy, match="cannot connect"):
-            await Sql(url).runs.open()
-
-
-async def test_a_schema_of_a_newer_agentkit_is_left_alone(mariadb: Mariadb, mariadb_url: str, store: SqlRuns) -> None:
-    with mariadb.connect(mariadb_url.rsplit("/", 1)[1]) as other:
-        other.cursor().execute("UPDATE schema_version SET version = 99")
-    with pytest.raises(SchemaTooNew):
-        await Sql(mariadb_url).runs.open()
-
-
-async def test_a_first_migration_that_was_cut_off_is_finished_by_the_next(mariadb: Mariadb, mariadb_url: str) -> None:
-    store = Sql(mariadb_url).runs
-    await store.open()
-    await store.aclose()
-    with mariadb.connect(mariadb_url.rsplit("/", 1)[1]) as other, other.cursor() as cursor:
-        for statement in ("DELETE FROM schema_version", "DELETE FROM documents", "DELETE FROM queue_state", "DROP TABLE runs"):
-            cursor.execute(statement)
-    await store.open()
-    await start(store, "run-1")
-    await store.aclose()
-
-
-async def test_ten_processes_that_start_together_migrate_once(mariadb_url: str) -> None:
-    opened = f"async def main():\n s = Sql({mariadb_url!r}).runs\n await s.open()\n await s.aclose()\n"
-    program = f"import anyio\nfrom agentkit_sql import Sql\n{opened}anyio.run(main)"
-
-    async def process() -> int:
-        return (await anyio.run_process([sys.executable, "-c", program], check=False)).returncode
-
-    assert await race(*[process] * 10) == [0] * 10
-    store = Sql(mariadb_url).runs
-    await store.open()
-    await start(store, "run-1")
-    await store.aclose()

@@ -13,9 +13,12 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from agentkit import Agent, Context, Runtime
 from agentkit.clock import SYSTEM
 from agentkit.errors import InvalidSetting, StoreBusy, StoreError, StoreUnavailable, WorkerFenced
-from agentkit.ports.records import Release, RunQuery, RunStatus, Written
+from agentkit.ports.records import Release, Run, RunQuery, RunStatus, Written
+from agentkit.ports.runs import RunStore
+from agentkit.runtime.settings import Settings
 from agentkit.testing.clock import FakeClock
 from agentkit.testing.runs_base import (
     completed,
@@ -162,11 +165,13 @@ async def test_a_server_that_hangs_is_reported_and_nothing_is_lost_or_doubled(re
         assert (await sweep(store)).taken_over == []
 
 
+class Door:
+    def __init__(self) -> None:
+        self.entered, self.open = anyio.Event(), anyio.Event()
+
+
 class Patient(Agent[int, int]):
     """Waits in a step until the test lets it go on."""
-
-    def __init__(self) -> None:
-        self.began = 0
 
     async def run(self, ctx: Context, input: int) -> int:
         door = ctx.get(Door)
@@ -179,40 +184,40 @@ class Patient(Agent[int, int]):
         return await ctx.step("wait", wait)
 
 
-class Door:
-    def __init__(self) -> None:
-        self.entered, self.open = anyio.Event(), anyio.Event()
-
-
-async def test_nobody_is_declared_dead_by_an_outage_longer_than_a_lease() -> None:
+async def test_nobody_is_declared_dead_by_an_outage_longer_than_a_lease(tmp_path: Path) -> None:
     lease_s = RedisRuns.min_lease_s
     door = Door()
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncGenerator[dict[type, object]]:
+        yield {Door: door}
+
     async with private(Redis, appendonly="yes") as server:
-        url = f"{server.url}?timeout_s=1"
-        apart = {"queue": "memory://", "values": "memory://", "limits": "memory://", "lease_s": lease_s}
-        async with (
-            Runtime(state=url, agents=[Patient], resources=[door], **apart) as runtime,
-            Runtime(state=f"{url}&max_connections=15", agents=[Patient], resources=[Door()], worker=True, **apart),
-            anyio.create_task_group() as group,
-        ):
-            group.start_soon(runtime.run, Patient, 7)
+
+        def runtime(url: str) -> Runtime:
+            settings = Settings(state=url, queue=f"sqlite:///{tmp_path}/queue.db", values="memory://", limits="memory://", lease_s=lease_s)
+            return Runtime(settings=settings, agents=[Patient], lifespan=lifespan, worker=True)
+
+        first, second = (runtime(f"{server.url}?timeout_s={timeout_s}") for timeout_s in (1, 2))
+        async with first, second:
+            await first.submit(Patient, 7, run_id="run-1")
             await door.entered.wait()
             await anyio.to_thread.run_sync(server.pause)
             await anyio.sleep(1.5 * lease_s)
             await anyio.to_thread.run_sync(server.resume)
             await anyio.sleep(lease_s)
             door.open.set()
-            with anyio.fail_after(BACK_S):
-                [run] = await until_ended(runtime.store)
+            run = await until_ended(first.store, "run-1")
         assert (run.status, run.fence, run.crashes) == (RunStatus.COMPLETED, 1, 0)
 
 
-async def until_ended(store: RunStore) -> list[Run]:
-    while True:
-        runs = await store.list(RunQuery())
-        if runs and all(run.status.ended for run in runs):
-            return runs
-        await anyio.sleep(0.05)
+async def until_ended(store: RunStore, run_id: str) -> Run:
+    with anyio.fail_after(BACK_S):
+        while True:
+            run = await get(store, run_id)
+            if run.status.ended:
+                return run
+            await anyio.sleep(0.05)
 
 
 async def test_a_server_without_memory_says_so_and_goes_on_when_it_has_some() -> None:

@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import anyio
@@ -72,7 +71,7 @@ async def take_until(queue: RedisQueue, count: int) -> list[Lease]:
 async def child(act: str, url: str, number: int) -> AsyncGenerator[subprocess.Popen[bytes]]:
     """A worker's process, which has said its first line when it is handed out; it is killed at the end."""
     program = [sys.executable, str(Path(redis_queue_child.__file__)), act, url, str(number), str(LEASE_S)]
-    process = await anyio.to_thread.run_sync(partial(subprocess.Popen, program, stdout=subprocess.PIPE))
+    process: subprocess.Popen[bytes] = await anyio.to_thread.run_sync(lambda: subprocess.Popen(program, stdout=subprocess.PIPE))
     try:
         yield process
     finally:
@@ -181,7 +180,7 @@ async def through(queue: RedisQueue, trouble: Callable[[], object]) -> Crowd:
             await until(lambda: len(crowd.finished) >= 30)
             await anyio.to_thread.run_sync(trouble)
             await until(lambda: crowd.troubles > 0)
-            while not await is_done(queue):
+            while not await is_done(queue):  # noqa: ASYNC110  it is the server that knows
                 await anyio.sleep(0.05)
             group.cancel_scope.cancel()
     return crowd
@@ -229,7 +228,7 @@ async def test_a_waiting_lease_is_served_although_the_server_forgot_its_scripts(
 
     async with anyio.create_task_group() as group:
         group.start_soon(wait)
-        while "blocked_clients:1" not in await ask(redis_server, "INFO clients"):
+        while "blocked_clients:1" not in await ask(redis_server, "INFO clients"):  # noqa: ASYNC110
             await anyio.sleep(0.01)
         await ask(redis_server, "SCRIPT FLUSH")
         await queue.put([ticket(1)])

@@ -66,4 +66,5 @@ async def test_a_map_over_ten_thousand_children_wakes_its_parent_once(url: str) 
         await runtime.submit(Wide, 10_000, run_id="wide")
         assert await proof.result_of(runtime, "wide", Wide, patience_s=280) == sum(range(10_000))
         row, _ = await proof.history(runtime.store, "wide")
-        assert (row.wake, row.fence) == (1, 2)
+        assert row.wake <= 1, "on a slow machine its children end so steadily that it never comes to park"
+        assert row.fence == row.wake + 1

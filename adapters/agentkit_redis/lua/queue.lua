@@ -35,21 +35,21 @@ local function kind_of(ticket) return ticket[2] .. '@' .. ticket[3] end
 local function ready_key(priority, kind) return queue .. ':ready:' .. priority .. ':' .. kind end
 
 -- The numbers of the queue: those that `know` was asked for are read at once, all that changed are written at once.
-local state, state_changed = {}, {}
+local state, changed_state = {}, {}
 
-local function know(...)
-  local fields = {...}
-  for i, value in ipairs(call('HMGET', queue, ...)) do state[fields[i]] = tonumber(value or 0) end
+local function know(fields)
+  local found = call('HMGET', queue, unpack(fields))
+  for i = 1, #fields do state[fields[i]] = tonumber(found[i] or 0) end
 end
 
 local function get(field)
-  if not state[field] then know(field) end
+  if not state[field] then know({field}) end
   return state[field]
 end
 
 local function set(field, value)
   state[field] = value
-  state_changed[field] = true
+  changed_state[field] = true
 end
 
 local function add(field, by) set(field, get(field) + by) end
@@ -60,18 +60,24 @@ local function ends_at(time)
   if known == 0 or time < known then set('next', time) end
 end
 
--- Writes that are gathered, so that many tickets share a call, and sent by `settle`.
-local gathered, copies, changed, woken, keys = {}, {}, {}, {}, {}
+-- Writes that are gathered, so that many tickets share a call, and sent by `settle`. A ticket alone is written at once, which is faster.
+local alone = false
+local gathered, copies, changed, woken = {}, {}, {}, {}
 
 local function gather(command, key, one, two)
-  local name = command .. key
-  local list = gathered[name]
-  if not list then
-    list = {command = command, key = key}
-    gathered[name] = list
+  if alone then return two and call(command, key, one, two) or call(command, key, one) end
+  local lists = gathered[command]
+  if not lists then
+    lists = {}
+    gathered[command] = lists
   end
-  list[#list + 1] = one
-  if two then list[#list + 1] = two end
+  local list = lists[key]
+  if not list then
+    lists[key] = {one, two}
+  else
+    list[#list + 1] = one
+    if two then list[#list + 1] = two end
+  end
 end
 
 local function copies_of(run)
@@ -92,66 +98,23 @@ local function settle()
   for run in pairs(changed) do
     if copies[run] == '' then gather('HDEL', queue .. ':ids', run) else gather('HSET', queue .. ':ids', run, copies[run]) end
   end
-  for field in pairs(state_changed) do gather('HSET', queue, field, text(state[field])) end
-  for _, list in pairs(gathered) do
-    for i = 1, #list, CHUNK do call(list.command, list.key, unpack(list, i, math.min(i + CHUNK - 1, #list))) end
+  for command, lists in pairs(gathered) do
+    for key, list in pairs(lists) do
+      for i = 1, #list, CHUNK do call(command, key, unpack(list, i, math.min(i + CHUNK - 1, #list))) end
+    end
   end
-  gathered, changed, state_changed = {}, {}, {}
-end
-
--- What stands in a stream under a number. Its turn is empty before it first stood in a line, its place unless it had another number before.
-local function load(stream, n)
-  local found = call('XRANGE', stream, n .. '-0', n .. '-0')[1]
-  if not found then return nil end
-  local fields = found[2]
-  return {n = n, body = fields[2], ticket = cjson.decode(fields[2]), at = fields[4], turn = fields[6], place = fields[8]}
-end
-
-local function free_key(key, member)
-  if call('HGET', queue .. ':heads', key) == 'l' .. member then call('HDEL', queue .. ':heads', key) end
-  keys[key] = true
-end
-
--- A ticket may be leased from now on, or no longer.
-local function offered(one)
-  local kind, priority = kind_of(one.ticket), one.ticket[6]
-  gather('ZADD', ready_key(priority, kind), one.turn, one.n)
-  add('r' .. priority, 1)
-  woken[kind] = true
-end
-
-local function withdrawn(one)
-  local priority = one.ticket[6]
-  add('r' .. priority, -call('ZREM', ready_key(priority, kind_of(one.ticket)), one.n))
-end
-
--- Offer the first ticket of a key, unless one of its tickets is leased.
-local function offer(key)
-  local heads = queue .. ':heads'
-  local head = call('HGET', heads, key)
-  if head and string.sub(head, 1, 1) == 'l' then return end
-  local first = call('ZRANGE', queue .. ':key:' .. key, 0, 0)[1]
-  if first and head == 'o' .. first then return end
-  local function find(member)
-    local priority, n = string.match(member or '', '(%d):(%d+)')
-    return n and load(stream_of(priority), n)
+  if next(changed_state) then
+    local words = {'HSET', queue}
+    for field in pairs(changed_state) do
+      words[#words + 1] = field
+      words[#words + 1] = text(state[field])
+    end
+    call(unpack(words))
   end
-  local before, one = find(head or nil), find(first)
-  if before then withdrawn(before) end
-  if not one then
-    call('HDEL', heads, key)
-    return
-  end
-  call('HSET', heads, key, 'o' .. first)
-  offered(one)
+  gathered, changed, changed_state = {}, {}, {}
 end
 
--- The end of every script that lets something wait.
-local function conclude()
-  if next(keys) then
-    settle()
-    for key in pairs(keys) do offer(key) end
-  end
-  settle()
+-- Let somebody look who waits for tickets of these kinds.
+local function wake()
   for kind in pairs(woken) do call('ZADD', queue .. ':wake:' .. kind, 0, '') end
 end

@@ -1,6 +1,6 @@
 -- Take delivered tickets out. ARGV: now, then lease, kind and key of each. Returns for each whether the lease stood.
 local told, done = {}, {}
-know('tried', 'leased:' .. (ARGV[3] or ''))
+know({'tried', 'leased:' .. (ARGV[3] or '')})
 local again = get('tried') > 0
 for i = 2, #ARGV, 3 do
   local lease, kind, key = ARGV[i], ARGV[i + 1], ARGV[i + 2]

@@ -1,36 +1,10 @@
 -- Lease tickets. ARGV: now, how many, for how many ms, who asks, then the kinds it serves.
--- Returns in how many ms there may be more (-1: nothing is foreseen), then number, try, deliveries and ticket of each that was leased.
+-- Returns in how many ms there may be more (-1: nothing is foreseen; -2: first something has to be brought back), then number, try,
+-- deliveries and ticket of each that was leased.
+local now = time_ms()
 local wanted, until_ms, owner = tonumber(ARGV[2]), now + ARGV[3], ARGV[4]
 local until_text = text(until_ms)
 local WEIGHTS = {[0] = 1, 3, 8} -- of low, normal, high: a low ticket waits for at most 11 others, so it ages without being counted
-local AT_ONCE = 500             -- tickets that come back within one script: bounds its time
-
--- What time brings back: leases that ran out, delays that are over.
-local function bring_back()
-  for _, lease in ipairs(call('ZRANGE', queue .. ':leases', '-inf', now, 'BYSCORE', 'LIMIT', 0, AT_ONCE)) do
-    call('ZREM', queue .. ':leases', lease)
-    local one = let_go(lease)
-    if one then come_back(one, now) end
-  end
-  for _, n in ipairs(call('ZRANGE', queue .. ':due', '-inf', now, 'BYSCORE', 'LIMIT', 0, AT_ONCE)) do
-    local deliveries = tried(n)
-    local one = drop(n, 'd')
-    if one then
-      enter(one, now)
-      set_tried(one.n, deliveries, 0)
-    else
-      call('ZREM', queue .. ':due', n)
-    end
-    settle()
-  end
-  set('next', 0)
-  for _, key in ipairs({':leases', ':due'}) do
-    local head = call('ZRANGE', queue .. key, 0, 0, 'WITHSCORES')
-    if head[2] then ends_at(tonumber(head[2])) end
-  end
-  if next(keys) or next(woken) then conclude() end
-  keys, woken = {}, {}
-end
 
 local function earlier(a, b) return a.turn < b.turn or (a.turn == b.turn and a.n < b.n) end
 
@@ -95,7 +69,10 @@ local function deliver(chosen)
   local first, entries = {}, {}
   for _, one in ipairs(chosen) do
     one.deliveries, one.tries = 0, 0
-    if again then one.deliveries, one.tries = tried(one.n) end
+    if again then
+      local deliveries, tries = string.match(call('HGET', queue .. ':tried', one.n) or '0:0', '(%d+):(%d+)')
+      one.deliveries, one.tries = tonumber(deliveries), tonumber(tries)
+    end
     if one.turn > get('v' .. one.priority) then set('v' .. one.priority, one.turn) end
     if one.deliveries > 0 then
       claim(one.priority, {one.n .. '-0'}, one.deliveries + 1, entries)
@@ -124,12 +101,13 @@ local function lease(one, ticket)
   end
 end
 
-know('next', 'waiting', 'tried', 'r0', 'r1', 'r2', 'v0', 'v1', 'v2', 'leased:' .. (ARGV[5] or ''))
-if get('next') > 0 and get('next') <= now then bring_back() end
+know({'next', 'waiting', 'tried', 'r0', 'r1', 'r2', 'v0', 'v1', 'v2', 'leased:' .. (ARGV[5] or '')})
+if get('next') > 0 and get('next') <= now then return {-2} end
 local chosen, more = choose()
 local answer = {-1}
 if #chosen > 0 then
   local entries = deliver(chosen)
+  alone = #chosen == 1
   for _, one in ipairs(chosen) do
     local body = entries[one.n]
     lease(one, body and cjson.decode(body))
@@ -144,5 +122,6 @@ else
 end
 -- Who leaves something wakes the next.
 for i = 5, more and #ARGV or 0 do woken[ARGV[i]] = true end
-conclude()
+settle()
+wake()
 return answer
