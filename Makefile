@@ -77,4 +77,4 @@ changelog: $(VENV)/.stamp ## move changes/ into CHANGELOG.md: make changelog ARG
 	$(BIN)/python scripts/changelog.py $(ARGS)
 
 clean: ## remove environments, caches and builds
-	rm -rf .venv .venv-* dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* .servers dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

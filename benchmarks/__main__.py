@@ -23,11 +23,12 @@ from benchmarks.rows.history import GrowingRow
 from benchmarks.rows.latency import LatencyRow
 from benchmarks.rows.process import ImportRow, MemoryRow
 from benchmarks.rows.queue import QueueRow, RunsRow
+from benchmarks.rows.redis_queue import RedisQueueRow
 from benchmarks.rows.servers import SERVER_ROWS
 
 ROWS: tuple[Row, ...] = (
     LockStepRow(), JitterRow(), OneAtATimeRow(), GrowingRow(), CpuRow(), QueueRow(), RunsRow(), LatencyRow(), ImportRow(), MemoryRow(),
-    *SERVER_ROWS,
+    *SERVER_ROWS, RedisQueueRow(),
 )  # fmt: skip
 FOLDER = Path(".bench")  # on the disk of the checkout: a folder for temporary files may be in memory, where a sync costs nothing
 

@@ -85,7 +85,11 @@ class Cluster:
         """The slot is on its way to another server, which has this key already."""
         node = self._map.get_node(host=asked.host, port=asked.port)
         async with self._to(node, call.key).lend() as line:
-            return (await exchange(line, [command("ASKING"), call]))[1]
+            _, answer = await exchange(line, [command("ASKING"), call])
+            if isinstance(answer, driver.NoScriptError):
+                await load_scripts(line)
+                _, answer = await exchange(line, [command("ASKING"), call])
+            return answer
 
     def _to(self, node: ClusterNode | None, key: str) -> Lines:
         if node is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentkit.errors import AgentKitError, InvalidSetting, StoreBusy, StoreRefused, StoreUnavailable
+from agentkit.errors import AgentKitError, InvalidKey, InvalidSetting, StoreBusy, StoreRefused, StoreUnavailable
 from agentkit_redis.driver import exceptions as driver
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def translated(exc: BaseException, settings: RedisSettings, *, opening: bool = F
     """What to raise, from `exc`, in its stead. While a store is opened a refused user is a wrong setting, later the server's trouble."""
     if isinstance(exc, AgentKitError):
         return exc
+    if isinstance(exc, UnicodeEncodeError):
+        return InvalidKey(exc.object, "has no UTF-8 form: it holds half of a pair")
     store, text = settings.url, str(exc)
     word = _word(exc, text)
     if word in FORBIDDEN:

@@ -32,6 +32,7 @@ ANSWER = Script("queue", "queue_line", "queue_enter", "queue_moves", "queue_answ
 CANCEL = Script("queue", "queue_line", "queue_enter", "queue_moves", "queue_cancel")
 REDRIVE = Script("queue", "queue_line", "queue_enter", "queue_redrive")
 DEPTH = Script("queue", "queue_depth")
+TIDY = Script("queue", "queue_tidy")
 
 SOMETHING_IS_DUE = -2
 FIRST = 10_000_000_000_000  # the numbers of tickets begin here, so that they have the same length for ever
@@ -41,6 +42,7 @@ PAGE = 500  # dead letters of one read
 RETRY_AFTER_S = 1.0  # a full queue is many seconds of work: sooner would only ask again in vain
 LOOKS_A_LEASE = 4  # while waiting: an expired lease is then given out within 1.25 leases, whatever was not heard of
 SHORTEST_WAIT_S = 0.001
+CONSUMER_KEPT_S = 3600.0  # for those who look into the group what a worker did last
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _decode = json.JSONDecoder().decode
@@ -64,6 +66,15 @@ class RedisQueue(RedisPort):
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"  # of the consumer, for those who look
         self._puts = Together[_Put, int](self._send_puts, lambda put: len(put.tickets), AT_ONCE)
         self._finishes = Together["Sequence[Lease]", "list[bool]"](self._send_finishes, len, AT_ONCE)
+
+    async def open(self) -> None:
+        """Connect, load the scripts, and forget the names of workers that are gone. Raises as the port says, and `InvalidSetting`."""
+        await super().open()
+        try:
+            await self._call(TIDY, _ms(CONSUMER_KEPT_S))
+        except BaseException:
+            await self.aclose()
+            raise
 
     async def put(self, tickets: Sequence[Ticket], *, delay_s: float = 0.0) -> None:
         """Put tickets; those whose id is still undelivered are dropped. Raises `QueueFull`: nothing of the call was written."""
@@ -248,7 +259,7 @@ def _leases(answer: Sequence[Any]) -> list[Lease]:
 def _member(lease: Lease) -> str:
     """A lease as the scripts know it: its attempt names the ticket's number and the try."""
     number, tries = divmod(lease.attempt, 1 << TRIES_BITS)
-    return f"{lease.ticket.priority}:{number + FIRST}:{tries}"
+    return f"{lease.ticket.priority}:{number + FIRST}:{tries}:{lease.ticket.id}"
 
 
 def _dead_letter(fields: Sequence[bytes]) -> DeadTicket:

@@ -159,9 +159,9 @@ class RunsBase(RedisPort):
         return [key for run_id in run_ids for key in (self.run_key(run_id), self.run_key(run_id, ":body"))]
 
 
-def split(client: Client, items: Sequence[T], call: Callable[[Sequence[T]], Call], at_once: int = AT_ONCE) -> list[Call]:
+def split(client: Client, items: Sequence[T], call: Callable[[Sequence[T]], Call]) -> list[Call]:
     """One script for many runs on one server; in a cluster, where each run has a slot, a script for each."""
-    size = 1 if client.clustered else at_once
+    size = 1 if client.clustered else AT_ONCE
     return [call(items[i : i + size]) for i in range(0, len(items), size)]
 
 

@@ -78,18 +78,18 @@ class Sweeping(Scrubbing):
     async def workers(self) -> list[WorkerRow]:
         """The workers that nobody declared dead."""
         client = await self.client()
-        return [row for row, _ in await self._living(client)]
+        return await self._living(client, await self.time(client))
 
-    async def _living(self, client: Client) -> list[tuple[WorkerRow, float]]:
+    async def _living(self, client: Client, now: float) -> list[WorkerRow]:
         """Each living worker, in order of ids; the hints of the dead are forgotten."""
         listed = await self._listed_at(client, WORKERS, 0, -1)
         calls = [command("HMGET", self.key(f"w:{one.member}"), "dead", "kinds", "host", "beat") for one in listed]
         [answers] = await client.phases(calls)
-        living: list[tuple[WorkerRow, float]] = []
+        living: list[WorkerRow] = []
         for one, (dead, kinds, host, beat) in zip(listed, answers, strict=True):
             if dead == b"0":
-                living.append((WorkerRow(one.member, kinds.decode(), host.decode(), int(beat)), one.score))
-            elif dead == b"1":
+                living.append(WorkerRow(one.member, kinds.decode(), host.decode(), int(beat)))
+            elif dead == b"1" or now - one.score > GRACE_S:
                 self.forget(rem(WORKERS, one.member))
         return sorted(living)
 
@@ -103,15 +103,17 @@ class Sweeping(Scrubbing):
         unticketed = await self._unticketed(client, limit, now)
         lost = await self._lost(client, limit - len(unticketed), now - lost_after_s) if len(unticketed) < limit else []
         untold = await self._untold(client, limit, now)
-        beats = {row.worker_id: row.beat for row, _ in await self._living(client)}
+        beats = {row.worker_id: row.beat for row in await self._living(client, now)}
         await self.scrub(client)
-        _, [timer] = await client.phases(self.hints(), [command("ZRANGE", self.list_key(DUE), 0, 0, "WITHSCORES")])
+        # Only those to come: one that is overdue was rung above, or is of a park still on its way, which nobody hurries by asking.
+        next_due = command("ZRANGEBYSCORE", self.list_key(DUE), f"({now!r}", "+inf", "WITHSCORES", "LIMIT", 0, 1)
+        _, [timer] = await client.phases(self.hints(), [next_due])
         return Swept(
             beats=beats,
             taken_over=taken_over,
             tickets=[*unticketed, *lost],
             untold=untold,
-            next_timer_s=max(0.0, float(timer[1]) - now) if timer else None,
+            next_timer_s=float(timer[1]) - now if timer else None,
             more=limit <= max(len(taken_over), rung, len(unticketed) + len(lost), len(untold)),
         )
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 SNAPSHOT = int(EntryKind.SNAPSHOT)  # compared with each entry: a member of the class costs six times as much
 BROKEN = -1  # instead of the first seq of entries that have a gap among them: no journal can go on with them
-STREAMED = 10  # runs in one script of the hot path: the server works at the first while the others are on their way to it
 _append = Script("append")
 _write = Script("clock", "run", "write")
 _load = Script("load")
@@ -66,7 +65,7 @@ class Writing(RunsBase):
                 words += (write.fence, write.entries[0][0] if entries else 0, len(entries), *entries)
             return _append(keys, *words)
 
-        answers = await self.steps(client, split(client, batch, append, STREAMED), note=True, sync=sync)
+        answers = await self.steps(client, split(client, batch, append), note=True, sync=sync)
         if b"fenced" in answers:
             raise WorkerFenced(worker_id)
         found = zip(batch, chain.from_iterable(answers), strict=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CLOSE_S = 1.0  # for a farewell; a server that does not hear it notices the closed socket
 LOST = frozenset({1152, 1158, 1159, 1160, 1161, 1927, 4031})  # beside the driver's own, which begin with 2: the server hung up
 FEW = 4  # rows: as text they travel with the next statement
+LARGE_BYTES = 65_536  # from here on the length of a text matters more than the round trip that it saves
 ROOM_BYTES = 1024  # of a packet, for what is not the statement
 
 
@@ -105,7 +106,8 @@ class AsyncmyConnection:
             return 0
 
     async def many(self, sql: str, rows: Sequence[Params]) -> None:
-        if len(rows) > FEW and await self._bulk(sql, rows):
+        size = sum(len(value) for row in rows for value in row if isinstance(value, bytes))
+        if (len(rows) > FEW or size > LARGE_BYTES) and size < self._max_bytes and await self._bulk(sql, rows):
             return
         head, values, tail = in_parts(sql)
         if values:
@@ -117,7 +119,7 @@ class AsyncmyConnection:
 
     async def _bulk(self, sql: str, rows: Sequence[Params]) -> bool:
         """Many rows in one binary packet, which costs an eighth of the same as text. False: this must go as text."""
-        if not self._bulks or sum(len(value) for row in rows for value in row if isinstance(value, bytes)) > self._max_bytes // 2:
+        if not self._bulks:
             return False
         await self._send_ahead()
         with self._watched(sql):
@@ -227,10 +229,10 @@ class AsyncmyDriver:
             told = self.translated(exc)
             if isinstance(told, InvalidSetting):
                 raise told from exc
+            if isinstance(exc.__cause__, ssl.SSLError):
+                raise InvalidSetting("ssl_ca", settings.ssl_ca, f"{told_by(exc)}: it must have signed the server's certificate") from exc
             if isinstance(told, StoreUnavailable):
-                raise StoreBusy(
-                    settings.store, f"cannot connect: {str(exc) or 'no answer'}: is the server up, and may this host reach it?"
-                ) from exc
+                raise StoreBusy(settings.store, f"cannot connect: {told_by(exc)}: is the server up, and may this host reach it?") from exc
             raise
 
     async def _prepared(self, raw: Raw) -> AsyncmyConnection:
@@ -260,12 +262,17 @@ class AsyncmyDriver:
         if isinstance(exc, LostBeforeWriting):
             return StoreBusy(store, f"the connection was lost: {exc.__cause__}")
         if isinstance(exc, errors.MySQLError) and not is_lost(exc):
-            return by_number(number_of(exc), str(exc.args[-1]), store)
+            return by_number(number_of(exc), told_by(exc), store)
         if isinstance(exc, (TooLarge, UnicodeError)):
             return StoreRefused(f"{store}: the server does not take the data: {exc}. Nothing was written")
         if isinstance(exc, (OSError, TimeoutError, errors.MySQLError)):
-            return StoreUnavailable(store, f"{str(exc) or 'no answer'}")
+            return StoreUnavailable(store, told_by(exc))
         return exc
+
+
+def told_by(exc: BaseException) -> str:
+    """What an error says, without its number."""
+    return str(exc.args[-1]) if exc.args else "no answer"
 
 
 def number_of(exc: errors.MySQLError) -> int:
@@ -331,12 +338,13 @@ def literal(raw: Raw, value: Any) -> str:
         if not value.isascii():
             value.encode()
         return raw.escape(value)
-    if value is None:
-        return "NULL"
     if isinstance(value, int):
         return str(int(value))
     if isinstance(value, (bytes, bytearray)):
-        return raw.escape(bytes(value))
+        # Twice as long, and made in a twentieth of the time that escaping takes.
+        return f"x'{value.hex()}'" if len(value) <= LARGE_BYTES else raw.escape(bytes(value))
+    if value is None:
+        return "NULL"
     if isinstance(value, float):
         return repr(value) + "e0" * ("e" not in repr(value))  # else it would be a decimal, and rounded on its way
     return f"({', '.join([literal(raw, one) for one in value])})"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentkit.clock import SYSTEM
-from agentkit_sql.dialect import Statement
+from agentkit_sql.dialect import ROWS, Statement
+from agentkit_sql.mariadb_advice import ASKED, Found, advice
 from agentkit_sql.runs import SqlRuns
 from agentkit_sql.runs_write import WriteScripts
 from agentkit_sql.within import Within
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from agentkit.clock import Clock
     from agentkit.ports.records import RunWrite, Written
-    from agentkit_sql.dialect import Dialect, Params, Script
+    from agentkit_sql.dialect import Call, Dialect, Params, Script
     from agentkit_sql.port import SqlSettings
 
 KEY_TYPE = 253  # of a column of short bytes, in the servers' protocol; long ones are values
@@ -84,3 +85,12 @@ class MariadbRuns(SqlRuns):
         if len(last) > REMEMBERED:
             last.clear()
         return written
+
+    async def findings(self, durability: str) -> list[Found]:
+        """What `agentkit doctor` is to say about the settings of the server, for runs of this durability class."""
+
+        def asked() -> Script[list[Found]]:
+            call: Call = "SHOW GLOBAL VARIABLES WHERE variable_name IN ?", (ASKED,), ROWS
+            return advice(dict((yield call)), durability)
+
+        return await self.database.read(asked)

@@ -123,6 +123,11 @@ class PostgresSettings(SqlSettings):
         ).render_as_string(hide_password=False)
 
     @property
+    def connections(self) -> int:
+        """How many a process opens at most: the pool's, the lane's, the beat's, and two of the bell's."""
+        return self.pool_size + 4
+
+    @property
     def session(self) -> dict[str, str]:
         """What the server shall keep to, for a session or for a transaction."""
         kept = {
@@ -132,12 +137,17 @@ class PostgresSettings(SqlSettings):
         return kept if self.schema_ is None else kept | {"search_path": quoted(self.schema_)}
 
     @property
-    def planning(self) -> dict[str, str]:
-        """For a session of our own: our statements find rows by their keys, and to plan one anew takes as long as to carry it out.
+    def own(self) -> dict[str, str]:
+        """And in a session of our own. Our statements find rows by their keys, and to plan one anew takes as long as to carry it out.
 
         A plan that was made when a table was small must still be right when it has grown.
         """
-        return {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
+        return {
+            "default_transaction_isolation": "read committed",  # one snapshot for a whole transaction would miss what a lock waited for
+            "plan_cache_mode": "force_generic_plan",
+            "enable_seqscan": "off",
+            "jit": "off",
+        }
 
     def dialect(self, clock: Clock) -> PostgresDialect:
         return PostgresDialect(clock, self.schema_)
@@ -183,7 +193,7 @@ def begin(settings: PostgresSettings, *, sync: bool) -> str:
     local = dict(settings.session) if settings.pgbouncer else {}
     if not sync:
         local["synchronous_commit"] = "off"
-    return "; ".join(["BEGIN", *(f"SET LOCAL {name} TO {value}" for name, value in local.items())])
+    return "; ".join(["BEGIN ISOLATION LEVEL READ COMMITTED", *(f"SET LOCAL {name} TO {value}" for name, value in local.items())])
 
 
 class PostgresDialect(Dialect):
@@ -260,6 +270,11 @@ def by_column(rows: Sequence[Params]) -> list[list[Any]]:
 def numbers(values: Iterable[float | None]) -> str:
     """An array of numbers as PostgreSQL writes it: a driver takes ten times as long to pack one."""
     return f"{{{','.join(['NULL' if value is None else repr(value + 0) for value in values])}}}"
+
+
+def integers(values: Iterable[int]) -> str:
+    """The same for whole numbers, none of them missing."""
+    return f"{{{','.join(map(str, values))}}}"
 
 
 def packed(table: str, columns: str, rows: Sequence[Params]) -> list[Any]:

@@ -102,9 +102,7 @@ class AsyncpgDriver:
                     settings.dsn,
                     timeout=settings.connect_timeout_s,
                     statement_cache_size=0 if settings.pgbouncer else STATEMENTS,
-                    server_settings=None
-                    if settings.pgbouncer
-                    else {**settings.session, **settings.planning, "application_name": "agentkit"},
+                    server_settings=None if settings.pgbouncer else {**settings.session, **settings.own, "application_name": "agentkit"},
                     target_session_attrs="any" if settings.pgbouncer else "read-write",
                 )
         except Exception as exc:

@@ -71,7 +71,7 @@ class PsycopgDriver:
         options = (
             ""
             if settings.pgbouncer
-            else " ".join(f"-c {name}={_escaped(value)}" for name, value in (settings.session | settings.planning).items())
+            else " ".join(f"-c {name}={_escaped(value)}" for name, value in (settings.session | settings.own).items())
         )
         try:
             with anyio.fail_after(settings.connect_timeout_s):

@@ -9,20 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 from agentkit.clock import SYSTEM
 from agentkit.errors import QueueFull
+from agentkit.ports.queue import Lease, Ticket
+from agentkit_sql.dialect import Statement
 from agentkit_sql.news import OTHER, QUEUE
-from agentkit_sql.postgresql import by_column, numbers
+from agentkit_sql.postgresql import PostgresDialect, by_column, numbers
 from agentkit_sql.queue import SqlQueue
 from agentkit_sql.queue_moves import DELAYED, READY, RETRY_AFTER_S
-from agentkit_sql.queue_turns import TRIES_BITS, row_of
+from agentkit_sql.queue_scripts import QUEUE as QUEUE_LOCK
+from agentkit_sql.queue_scripts import QueueScripts
+from agentkit_sql.queue_turns import TRIES_BITS, attempt_of, row_of
 from agentkit_sql.rows import TICKET
 from agentkit_sql.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
-    from agentkit.ports.queue import Lease, Ticket
+    from agentkit.clock import Clock
+    from agentkit_sql.dialect import Script
+    from agentkit_sql.port import SqlSettings
 
 NOW = "(SELECT coalesce(?::float8, extract(epoch FROM clock_timestamp())::float8) AS now)"
+PRIORITY = Ticket._fields.index("priority")
 QUIET = "(SELECT set_config('synchronous_commit', 'off', true)) AS quiet"
 """Does not wait for the disk: an answer that is lost with the server is one that comes late, and the claim sorts it out."""
 
@@ -58,8 +66,67 @@ FINISH = f"DELETE FROM tickets USING {QUIET}, {HELD} AND key = '' RETURNING tick
 RENEW = f"UPDATE tickets SET due = now + ? FROM {QUIET}, {NOW} AS clock, {HELD} RETURNING tickets.n"
 
 
+LEASED = f"{TICKET}, n, tries, deliveries"
+# Nothing is due to come back, and one priority waits alone: then the first of the line are leased, and nothing is to be chosen.
+LEASE = (
+    f"WITH clock AS {NOW}, "
+    "calm AS (SELECT 1 FROM clock WHERE NOT EXISTS (SELECT 1 FROM tickets WHERE state = 1 AND due <= now) "
+    "AND NOT EXISTS (SELECT 1 FROM tickets WHERE state = 2 AND due <= now)), "
+    "asked AS (SELECT unnest(?::text[]) AS served), "
+    "class AS (SELECT min(p) AS p FROM calm, (VALUES (0), (1), (2)) AS class(p) WHERE EXISTS "
+    "(SELECT 1 FROM asked, LATERAL (SELECT 1 FROM tickets WHERE tickets.served = asked.served AND priority = p AND state = 0 LIMIT 1) "
+    "AS one) HAVING count(*) = 1), "
+    "chosen AS (SELECT first.n FROM class, asked, LATERAL (SELECT n, turn FROM tickets WHERE tickets.served = asked.served "
+    "AND priority = p AND state = 0 ORDER BY turn, n LIMIT ?) AS first ORDER BY first.turn, first.n LIMIT ?), "
+    "leased AS (UPDATE tickets SET state = 1, tries = tries + 1, deliveries = deliveries + 1, due = now + ? FROM clock "
+    f"WHERE n = ANY(ARRAY(SELECT n FROM chosen)) RETURNING {LEASED}, turn), "
+    "reached AS (SELECT count(*) AS number, max(turn) AS turn FROM leased), "
+    "kept AS (UPDATE queue_state SET waiting = waiting - number, "
+    + ", ".join(f"turn{p} = CASE p WHEN {p} THEN greatest(turn{p}, turn) ELSE turn{p} END" for p in range(3))
+    + f" FROM reached, class WHERE one = 1) SELECT {LEASED} FROM leased ORDER BY turn, n"
+)
+WAITING = (
+    f"SELECT first.* FROM unnest(?::text[]) AS asked(served), (VALUES (0), (1), (2)) AS class(p), LATERAL (SELECT {LEASED}, put_at, "
+    "turn, n AS last FROM tickets WHERE tickets.served = asked.served AND priority = p AND state = 0 ORDER BY turn, n LIMIT ?) AS first "
+    "ORDER BY turn, last"
+)
+LOOK_AGAIN_S = 1.0  # while waiting: what is put is told at once, and what falls due is known beforehand
+
+
+class PostgresQueueScripts(QueueScripts):
+    """The scripts that hold the lock of the line, with fewer round trips under it."""
+
+    def __init__(self, dialect: PostgresDialect, max_depth: int) -> None:
+        super().__init__(dialect, max_depth)
+        self._given = dialect
+        self._plain, self._waiting_of = Statement(LEASE), Statement(WAITING)
+
+    def lease(self, n: int, lease_s: float, kinds: AbstractSet[str]) -> Script[tuple[list[Lease], float | None]]:
+        """Leases, or in how many seconds a delay or somebody's lease ends."""
+        yield from self._dialect.serial(QUEUE_LOCK)
+        rows = yield self._plain(self._given.given_now, list(kinds), n, n, lease_s)
+        if rows:
+            return [Lease(Ticket(*row[:8]), attempt_of(row[8], row[9]), row[10]) for row in rows], None
+        return (yield from super().lease(n, lease_s, kinds))
+
+    def _lines(self, n: int, kinds: AbstractSet[str]) -> Script[list[list[Sequence[Any]]]]:
+        lines: list[list[Sequence[Any]]] = [[], [], []]
+        for row in (yield self._waiting_of(list(kinds), n)):
+            priority: int = row[PRIORITY]
+            lines[priority].append(row)
+        return lines
+
+
 class PostgresQueue(SqlQueue):
     """A `Queue` on PostgreSQL. What `put` acknowledges is on the disk; answers do not wait for it."""
+
+    def __init__(self, settings: SqlSettings, clock: Clock = SYSTEM) -> None:
+        super().__init__(settings, clock)
+        dialect = settings.dialect(clock)
+        assert isinstance(dialect, PostgresDialect)
+        self._scripts = PostgresQueueScripts(dialect, settings.max_depth)
+        if clock is SYSTEM:
+            self.look_again_s = LOOK_AGAIN_S
 
     @property
     def _now(self) -> float | None:

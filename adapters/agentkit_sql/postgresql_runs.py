@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from agentkit.clock import SYSTEM
 from agentkit.ports.records import Claimed, Created, RunStatus, Written
-from agentkit_sql.news import RUNS
+from agentkit_sql.news import OTHER, RUNS
 from agentkit_sql.port import LANE
-from agentkit_sql.postgresql import PostgresSettings, by_column, numbers, packed, unnested
+from agentkit_sql.postgresql import PostgresSettings, by_column, integers, numbers, packed, unnested
+from agentkit_sql.postgresql_advice import ASKED as ASKED_SETTINGS
+from agentkit_sql.postgresql_advice import FACTS, advice
 from agentkit_sql.rows import COLUMNS, ENTRY, FIELDS, TO_TELL, to_run
 from agentkit_sql.runs import SqlRuns
 from agentkit_sql.runs_create import check_id, row_of
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from agentkit.clock import Clock
     from agentkit.ports.records import ClaimRefusal, NewRun, ParentClaim, RunWrite
     from agentkit_sql.port import SqlSettings
+    from agentkit_sql.postgresql_advice import Found
 
 NOW = "(SELECT coalesce(?::float8, extract(epoch FROM clock_timestamp())::float8) AS now)"
 REMEMBERED = 20_000  # runs: more than are at work in one process; those that were lost are forgotten together
@@ -39,6 +42,18 @@ ME = (
     "me AS MATERIALIZED (SELECT set_config('synchronous_commit', CASE WHEN ? THEN current_setting('synchronous_commit') ELSE 'off' END, "
     "true) FROM workers WHERE worker_id = ? AND dead = 0 FOR SHARE)"
 )
+# The commonest batch by far: entries alone, of runs whose numbers and last entries are known here.
+_LOCKED = "FROM workers WHERE worker_id = ? AND dead = 0 FOR SHARE"
+_ENTRIES = ", ".join(["?::text::bigint[]"] * 4 + ["?::text[]", "?::text::bigint[]", "?::text[]", "?::text::bigint[]", "?::bytea[]"])
+_ADD = (
+    f"INSERT INTO journal ({ENTRY}) SELECT runs.no, seq, runs.fence, entry.kind, entry.key, attempt, fp, codec, body, at_ms, took_us "
+    f"FROM me, unnest({_ENTRIES}, ?::text::bigint[], ?::text::bigint[]) "
+    "AS entry(no, fence, seq, kind, key, attempt, fp, codec, body, at_ms, took_us) "
+    "JOIN runs ON runs.no = entry.no AND runs.fence = entry.fence AND owner = ? "
+    "ON CONFLICT DO NOTHING RETURNING run_no, (SELECT inbox_seq FROM runs WHERE no = run_no)"
+)
+ADD = f"WITH me AS MATERIALIZED (SELECT 1 {_LOCKED}) {_ADD}"
+ADD_RELAXED = f"WITH me AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) {_LOCKED}) {_ADD}"
 ASKED = "run_id text, fence bigint, first bigint"
 CHANGE = "change bool, clear bool, new bigint, seen bigint, due float8, waits text, put bool, made bytea"
 """What is asked of each run: its claim and where its journal ends; and the change of its row."""
@@ -84,15 +99,14 @@ CHANGED = (
     f"FROM mine, {NOW} AS clock WHERE change AND runs.no = mine.no AND runs.owner = ? AND runs.fence = mine.fence "
     "AND runs.inbox_seq = coalesce(seen, runs.inbox_seq) RETURNING runs.no)"
 )
-WRITE = f"WITH {ME}, {_mine(ASKED)}, {ADDED} SELECT i, inbox_seq, (SELECT count(*) FROM added), true FROM mine"
-WRITE_ALL = (
+WRITE = (
     f"WITH {ME}, {_mine(f'{ASKED}, {CHANGE}')}, {ADDED}, {TAKEN}, {JOINED}, {CHANGED} "
-    "SELECT i, inbox_seq, (SELECT count(*) FROM added), changed.no IS NOT NULL OR NOT change FROM mine LEFT JOIN changed USING (no)"
+    "SELECT i, inbox_seq, (SELECT count(*) FROM added), changed.no IS NOT NULL OR NOT change, no FROM mine LEFT JOIN changed USING (no)"
 )
 CLAIM = (
     f"WITH {ME} UPDATE runs SET status = 2, owner = ?, fence = fence + 1, wake_at = NULL, waiting_for = '', updated_at = now "
     f"FROM me, {NOW} AS clock WHERE run_id = ANY(?) AND status = 1 AND (crashes < {SUSPECT_CRASHES} OR ?) "
-    f"AND (kind, version) IN (SELECT * FROM unnest(?::text[], ?::text[])) RETURNING {FIELDS}"
+    f"AND (kind, version) IN (SELECT * FROM unnest(?::text[], ?::text[])) RETURNING {FIELDS}, no"
 )
 CREATE = (
     f"INSERT INTO runs ({COLUMNS}) SELECT "
@@ -101,12 +115,23 @@ CREATE = (
 )
 
 
+class Known:
+    """What is known of a claim. Under one fence one worker writes, so what was there stays the last until it writes again."""
+
+    __slots__ = ("fence", "last", "no")
+
+    def __init__(self, fence: int, last: int, no: int) -> None:
+        self.fence, self.no = fence, no
+        self.last = last
+        """The seq of the last entry."""
+
+
 class PostgresRuns(SqlRuns):
     """A `RunStore` on PostgreSQL."""
 
     def __init__(self, settings: SqlSettings, clock: Clock = SYSTEM) -> None:
         super().__init__(settings, clock)
-        self._last: dict[str, tuple[int, int]] = {}  # of each run written here: the fence, and the last seq that is known to be there
+        self._known: dict[str, Known] = {}
 
     @property
     def _server(self) -> Server:
@@ -154,40 +179,79 @@ class PostgresRuns(SqlRuns):
         kinds, versions = [kind for kind, _ in served], [version for _, version in served]
         params = [False, worker_id, worker_id, self._now, sorted(set(run_ids)), alone, kinds, versions]
         rows = await self._server.statement(CLAIM, params, topic=RUNS)
-        granted = {run.run_id: Claimed(run, run.updated_at) for run in map(to_run, rows)}
+        granted: dict[str, Claimed] = {}
+        for *fields, no in rows:
+            run = to_run(fields)
+            granted[run.run_id] = Claimed(run, run.updated_at)
+            if run.fence == 1:  # never claimed before, so nothing is in its journal
+                self._know(run.run_id, Known(1, 0, no))
         answers: list[Claimed | ClaimRefusal | None] = [granted.pop(run_id, None) for run_id in run_ids]
         others = [run_id for run_id, answer in zip(run_ids, answers, strict=True) if answer is None]
         refusals = iter(await super().claim(worker_id, others, serves, alone=alone) if others else ())
         return [next(refusals) if answer is None else answer for answer in answers]
 
+    async def findings(self, durability: str) -> list[Found]:
+        """What `agentkit doctor` is to say about the settings of the server, for runs of this durability class."""
+        settings = self.settings
+        assert isinstance(settings, PostgresSettings)
+        facts = await self._server.statement(FACTS, (list(ASKED_SETTINGS),), topic=OTHER)
+        return advice({row[0]: row[1] for row in facts}, durability, connections=settings.connections)
+
     async def write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool = True) -> list[Written]:
         """Write a batch of runs. Raises `WorkerFenced`; a gap is `lost`."""
-        # In the order of their ids, so that no two statements wait for each other's rows.
-        ordered = sorted(batch, key=_id) if len(batch) > 1 else batch
-        parts = _asked(ordered, self._last)
-        params: list[Any] = [sync, worker_id, *parts, worker_id, *_entries(ordered)]
-        statement = WRITE
-        if any(_more(write) for write in ordered):
-            statement = WRITE_ALL
-            params = [sync, worker_id, *parts, *_changes(ordered), worker_id, *_entries(ordered), *_others(ordered), self._now, worker_id]
-        rows = await self._server.statement(statement, params, topic=RUNS, line=LANE)
-        done = _verdicts(ordered, rows)
+        done = await self._add(worker_id, batch, sync=sync)
+        if done is None:
+            done = await self._write(worker_id, batch, sync=sync)
         others = [write for write in batch if write.run_id not in done]
         if others:
             for write, written in zip(others, await super().write(worker_id, others, sync=sync), strict=True):
                 done[write.run_id] = written
-        self._remember(batch, done)
         return [done[write.run_id] for write in batch]
 
-    def _remember(self, batch: Sequence[RunWrite], done: Mapping[str, Written]) -> None:
-        last = self._last
+    async def _add(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool) -> dict[str, Written] | None:
+        """Write entries alone; None where there is more to it."""
+        rows: list[tuple[Any, ...]] = []
+        claims: list[Known] = []
         for write in batch:
-            if write.release is not None or done[write.run_id].verdict != "ok":
-                last.pop(write.run_id, None)
-            elif write.entries:
-                last[write.run_id] = write.fence, write.entries[-1].seq
-        if len(last) > REMEMBERED:
-            last.clear()
+            known = self._known.get(write.run_id)
+            if known is None or not _goes_on(write, known):
+                return None
+            claims.append(known)
+            rows += [(known.no, known.fence, *entry[:9]) for entry in write.entries]
+        params = [worker_id, *_packed_entries(rows), worker_id]
+        added = await self._server.statement(ADD if sync else ADD_RELAXED, params, topic=RUNS, line=LANE)
+        inboxes: dict[int, int] = {row[0]: row[1] for row in added} if len(added) == len(rows) else {}
+        done: dict[str, Written] = {}
+        for write, known in zip(batch, claims, strict=True):
+            if known.no in inboxes:
+                done[write.run_id] = Written("ok", inboxes[known.no])
+                known.last = write.entries[-1].seq
+            else:
+                self._known.pop(write.run_id, None)
+        return done
+
+    async def _write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool) -> dict[str, Written]:
+        """Write whatever can be told from the rows as they are."""
+        # In the order of their ids, so that no two statements wait for each other's rows.
+        batch = sorted(batch, key=_id)
+        ids, fences, firsts = [write.run_id for write in batch], [write.fence for write in batch], [_first(write) for write in batch]
+        rows = [(i, *entry[:9]) for i, write in enumerate(batch, 1) for entry in write.entries]
+        asked = [ids, integers(fences), integers(firsts), *_changes(batch), worker_id]
+        params = [sync, worker_id, *asked, *_packed_entries(rows), *_others(batch), self._now, worker_id]
+        found = await self._server.statement(WRITE, params, topic=RUNS, line=LANE)
+        done = _verdicts(batch, found)
+        for row in found:
+            number: int = row[0]
+            write = batch[number - 1]
+            self._known.pop(write.run_id, None)
+            if write.run_id in done and write.release is None and write.entries:
+                self._know(write.run_id, Known(write.fence, write.entries[-1].seq, row[4]))
+        return done
+
+    def _know(self, run_id: str, known: Known) -> None:
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        self._known[run_id] = known
 
 
 def _id(write: RunWrite) -> str:
@@ -208,32 +272,27 @@ def _verdicts(batch: Sequence[RunWrite], rows: Sequence[Sequence[Any]]) -> dict[
     return done if not rows or rows[0][2] == due else {}
 
 
-def _more(write: RunWrite) -> bool:
-    """Whether it carries more than entries."""
-    return bool(write.release or write.takes or write.joins or write.clear_crashes)
+def _goes_on(write: RunWrite, known: Known) -> bool:
+    """Whether it is entries alone, right after those that are there."""
+    entries = write.entries
+    if not entries or write.release or write.takes or write.joins or write.clear_crashes or write.fence != known.fence:
+        return False
+    return entries[0].seq == known.last + 1 and (len(entries) == 1 or follows(entries, known.last))
 
 
-def _checked(write: RunWrite, last: tuple[int, int] | None) -> int:
-    """The seq before which the journal must end: 0 where that is known already, and -1, which fits nowhere, for a gap in the write."""
+def _first(write: RunWrite) -> int:
+    """The seq before which the journal must end: 0 where nothing is added, and -1, which fits nowhere, for a gap in the write."""
     entries = write.entries
     if not entries:
         return 0
-    first = entries[0].seq
-    if len(entries) > 1 and not follows(entries, first - 1):
-        return -1
-    # Under one fence one worker writes, so what was there stays the last until it writes again.
-    return 0 if last == (write.fence, first - 1) else first
+    return entries[0].seq if follows(entries, entries[0].seq - 1) else -1
 
 
-def _asked(batch: Sequence[RunWrite], last: Mapping[str, tuple[int, int]]) -> list[Any]:
-    ids = [write.run_id for write in batch]
-    return [ids, numbers([write.fence for write in batch]), numbers([_checked(write, last.get(write.run_id)) for write in batch])]
-
-
-def _entries(batch: Sequence[RunWrite]) -> list[Any]:
-    rows = [(i, *entry[:9]) for i, write in enumerate(batch, 1) for entry in write.entries]
-    i, seq, kind, key, attempt, fp, codec, body, at_ms, took_us = by_column(rows) if rows else [[]] * 10
-    return [numbers(i), numbers(seq), numbers(kind), key, numbers(attempt), fp, numbers(codec), body, numbers(at_ms), numbers(took_us)]
+def _packed_entries(rows: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Whose, and the nine fields of an entry."""
+    *whose, seq, kind, key, attempt, fp, codec, body, at_ms, took_us = by_column(rows) if rows else [[]] * 10
+    fields = [integers(seq), integers(kind), key, integers(attempt), fp, integers(codec), body, integers(at_ms), integers(took_us)]
+    return [*map(integers, whose), *fields]
 
 
 def _others(batch: Sequence[RunWrite]) -> list[Any]:

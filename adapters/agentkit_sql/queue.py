@@ -27,6 +27,7 @@ class SqlQueue(SqlPort):
     supports_keys = True
     supports_delay = True
     holds_leases = True
+    look_again_s = LOOK_AGAIN_S
 
     def __init__(self, settings: SqlSettings, clock: Clock = SYSTEM) -> None:
         super().__init__(settings, clock)
@@ -46,7 +47,9 @@ class SqlQueue(SqlPort):
             left = give_up - self.clock.monotonic()
             if leases or left <= 0 or n < 1:
                 return leases
-            await self.database.changed(QUEUE, seen, min(left, LOOK_AGAIN_S if next_s is None else max(next_s, 0.001), LOOK_AGAIN_S))
+            await self.database.changed(
+                QUEUE, seen, min(left, self.look_again_s if next_s is None else max(next_s, 0.001), self.look_again_s)
+            )
 
     async def renew(self, leases: Sequence[Lease], lease_s: float) -> list[bool]:
         """Keep leases for `lease_s` from now. False: another has it, or nobody."""

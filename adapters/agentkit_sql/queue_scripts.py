@@ -77,12 +77,7 @@ class QueueScripts(TicketMoves):
         yield from self._dialect.serial(QUEUE)
         now = yield from self._dialect.now()
         yield from self._bring_back(now)
-        lines: list[list[Sequence[Any]]] = []
-        for priority in range(3):
-            waiting: list[list[Sequence[Any]]] = []
-            for kind in kinds:
-                waiting += [(yield self._candidates(kind, priority, n))]
-            lines.append(in_turn(waiting))
+        lines = yield from self._lines(n, kinds)
         if not any(lines):
             [(due,)] = yield self._next_due()
             return [], None if due is None else max(0.0, due - now)
@@ -91,6 +86,16 @@ class QueueScripts(TicketMoves):
         yield self._lease(now + lease_s, self._dialect.listed([row[-1] for row in chosen]))
         yield from self._store(state)
         return [Lease(Ticket(*row[:8]), attempt_of(row[8], row[9] + 1), row[10] + 1) for row in chosen], None
+
+    def _lines(self, n: int, kinds: AbstractSet[str]) -> Script[list[list[Sequence[Any]]]]:
+        """Low, normal, high: of each the first that wait, in the order of their turns."""
+        lines: list[list[Sequence[Any]]] = []
+        for priority in range(3):
+            waiting: list[list[Sequence[Any]]] = []
+            for kind in kinds:
+                waiting += [(yield self._candidates(kind, priority, n))]
+            lines.append(in_turn(waiting))
+        return lines
 
     def _bring_back(self, now: float) -> Script[None]:
         """Make ready what time made ready: leases that ran out, delays that are over."""

@@ -19,21 +19,21 @@ from benchmarks.peers.places import database, emptied, file, lasting_postgresql,
 from tests.servers.process import ServerMissing, leave
 
 ROUNDS = {"sqlite": 5, "postgresql": 3, "redis-queue": 3, "postgresql-queue": 3}  # three: a turn of all takes minutes there
-AGENTKIT = Peer("agentkit", "ours.py")
-RAW = Peer("raw", "raw_commit.py")
+AGENTKIT = Peer("agentkit", "ours.py", times=10)
+RAW = Peer("raw", "raw_commit.py", times=3)
 LANGGRAPH = Peer(
     "langgraph",
     "langgraph_plan.py",
     ("langgraph", "langgraph-checkpoint-sqlite", "langgraph-checkpoint-postgres", "psycopg[binary,pool]"),
 )
 DBOS = Peer("dbos", "dbos_plan.py", ("dbos", "psycopg[binary]"), ("pysqlite3-binary",))
-OUR_QUEUE = Peer("queue", "ours_queue.py")
+OUR_QUEUE = Peer("queue", "ours_queue.py", times=5)
 OUR_RUNS = Peer("runs", "ours_runs.py")
 PLANS = (AGENTKIT, RAW, LANGGRAPH, DBOS)
 ON_REDIS = (
     OUR_QUEUE,
     OUR_RUNS,
-    Peer("raw", "raw_streams.py"),
+    Peer("raw", "raw_streams.py", times=5),
     Peer("taskiq", "taskiq_tasks.py", ("taskiq", "taskiq-redis", "hiredis")),
     Peer("arq", "arq_tasks.py", ("arq", "hiredis")),
     Peer("saq", "saq_tasks.py", ("saq[redis]", "hiredis", "typing_extensions")),
@@ -42,8 +42,8 @@ ON_REDIS = (
 ON_POSTGRESQL = (
     OUR_QUEUE,
     OUR_RUNS,
-    Peer("raw", "raw_skip_locked.py"),
-    Peer("pgqueuer", "pgqueuer_tasks.py", ("pgqueuer[asyncpg]",)),
+    Peer("raw", "raw_skip_locked.py", times=5),
+    Peer("pgqueuer", "pgqueuer_tasks.py", ("pgqueuer[asyncpg]",), times=3),
 )
 
 

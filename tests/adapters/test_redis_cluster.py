@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from uuid import uuid4
 
+import anyio.to_thread
 import pytest
 
+from agentkit.errors import StoreBusy, StoreUnavailable
+from agentkit.ports.records import RunStatus
 from agentkit.testing.clock import FakeClock
+from agentkit.testing.contract import race
 from agentkit.testing.runs import RunStoreContract
+from agentkit.testing.runs_base import completed, create, entry, start, write, write_one
 from agentkit_redis.runs import RedisRuns, from_url
-from tests.servers.redis import redis_cluster
+from tests.servers.redis import SLOTS, Redis, redis_cluster
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +26,14 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-async def nodes(servers_folder: None) -> AsyncIterator[str]:
+async def nodes(servers_folder: None) -> AsyncIterator[list[Redis]]:
     async with redis_cluster() as cluster:
-        yield ",".join(f"127.0.0.1:{node.port}" for node in cluster)
+        yield cluster
 
 
 @pytest.fixture
-def url(nodes: str) -> str:
-    return f"redis+cluster://{nodes}?prefix={uuid4().hex}"
+def url(nodes: list[Redis]) -> str:
+    return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in nodes)}?prefix={uuid4().hex}"
 
 
 class TestRedisClusterRuns(RunStoreContract):
@@ -53,3 +59,71 @@ class TestRedisClusterRuns(RunStoreContract):
             return store
 
         return reopened
+
+
+async def moving(nodes: list[Redis], store: RedisRuns, run_id: str) -> tuple[int, Redis, Redis, str]:
+    """The slot of a run that is not there yet, its server, another one, and that one's id in the cluster, which is empty."""
+    for node in nodes:
+        await ask(node, "FLUSHALL")
+    slot = int((await ask(nodes[0], f"CLUSTER KEYSLOT {store.run_key(run_id)}")).lstrip(":"))
+    owner = nodes[slot * len(nodes) // SLOTS]
+    other = next(node for node in nodes if node is not owner)
+    return slot, owner, other, await ask(other, "CLUSTER MYID")
+
+
+async def ask(server: Redis, command: str) -> str:
+    return await anyio.to_thread.run_sync(server.ask, command)
+
+
+async def test_a_slot_that_moved_is_followed(nodes: list[Redis], url: str) -> None:
+    store, run_id = from_url(url), uuid4().hex
+    await store.open()
+    slot, owner, other, there = await moving(nodes, store, run_id)
+    back = await ask(owner, "CLUSTER MYID")
+    try:
+        for node in nodes:
+            assert await ask(node, f"CLUSTER SETSLOT {slot} NODE {there}") == "+OK"
+        await ask(other, "SCRIPT FLUSH")
+        worker_id, run = await start(store, run_id)
+        assert (await write_one(store, worker_id, write(run, [entry(1)], release=completed()))).verdict == "ok"
+        assert await ask(other, f"EXISTS {store.run_key(run_id)}") == ":1"
+    finally:
+        await ask(other, "FLUSHALL")
+        for node in nodes:
+            await ask(node, f"CLUSTER SETSLOT {slot} NODE {back}")
+        await store.aclose()
+
+
+async def test_a_slot_that_is_on_its_way_is_asked_for_where_it_goes_and_writes_wait_until_it_is_there(nodes: list[Redis], url: str) -> None:
+    store, run_id = from_url(url), uuid4().hex
+    await store.open()
+    slot, owner, other, there = await moving(nodes, store, run_id)
+    try:
+        await ask(other, f"CLUSTER SETSLOT {slot} IMPORTING {await ask(owner, 'CLUSTER MYID')}")
+        await ask(owner, f"CLUSTER SETSLOT {slot} MIGRATING {there}")
+        assert await store.inbox(run_id) == []
+        with pytest.raises(StoreBusy, match="moving"):
+            await create(store, run_id)
+        await ask(other, f"CLUSTER SETSLOT {slot} STABLE")
+        await ask(owner, f"CLUSTER SETSLOT {slot} STABLE")
+        assert (await create(store, run_id)).status is RunStatus.READY
+    finally:
+        await ask(other, "FLUSHALL")
+        for node in (owner, other):
+            await ask(node, f"CLUSTER SETSLOT {slot} STABLE")
+        await store.aclose()
+
+
+async def test_a_server_of_the_cluster_that_is_gone_is_told_and_the_others_go_on(url: str) -> None:
+    async with redis_cluster(cluster_require_full_coverage="no") as nodes:
+        store = from_url(f"redis+cluster://127.0.0.1:{nodes[0].port}?timeout_s=1")
+        await store.open()
+        names = [f"run-{number}" for number in range(30)]
+        for name in names:
+            await create(store, name)
+        await anyio.to_thread.run_sync(nodes[2].kill)
+        outcomes = await race(*(partial(store.get, [name]) for name in names))
+        assert {type(outcome) for outcome in outcomes} <= {list, StoreUnavailable, StoreBusy}
+        assert any(isinstance(outcome, list) for outcome in outcomes)
+        assert any(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
+        await store.aclose()

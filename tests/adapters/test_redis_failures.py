@@ -15,7 +15,7 @@ import pytest
 
 from agentkit import Agent, Context, Runtime
 from agentkit.clock import SYSTEM
-from agentkit.errors import InvalidSetting, StoreBusy, StoreError, StoreUnavailable, WorkerFenced
+from agentkit.errors import InvalidKey, InvalidSetting, StoreBusy, StoreError, StoreUnavailable, WorkerFenced
 from agentkit.ports.records import Release, Run, RunQuery, RunStatus, Written
 from agentkit.ports.runs import RunStore
 from agentkit.runtime.settings import Settings
@@ -376,6 +376,27 @@ async def test_lists_of_hints_that_were_lost_are_made_again(redis_url: str, redi
     assert swept.next_timer_s == 5.0
     assert [freed.run_id for freed in (await reap(store, owner)).taken_over] == ["running"]
     await store.aclose()
+
+
+async def test_a_timer_that_was_set_by_nobody_hurries_nobody_and_leaves_its_list(redis_url: str, redis_server: Redis) -> None:
+    clock = FakeClock()
+    store = from_url(redis_url, clock=clock)
+    await store.open()
+    worker_id, run = await start(store, "run-1")
+    await store.signal("run-1", "m", "topic", b"")
+    stale = write(run, [entry(1)], release=parked(run, wake_at=clock.time() - 1.0))
+    assert (await write_one(store, worker_id, stale)).verdict == "moved"
+    swept = await sweep(store)
+    assert (swept.next_timer_s, swept.more, list(swept.tickets)) == (None, False, [])
+    clock.jump(120.0)
+    await sweep(store)
+    assert await ask(redis_server, "ZCARD agentkit:{hints}:due") == ":0"
+    await store.aclose()
+
+
+async def test_an_id_that_is_no_text_is_refused(store: RedisRuns) -> None:
+    with pytest.raises(InvalidKey):
+        await store.get(["\ud800"])
 
 
 async def test_an_option_that_this_server_cannot_offer_is_refused_at_once(redis_url: str) -> None:

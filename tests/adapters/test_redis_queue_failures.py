@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -17,13 +18,14 @@ import pytest
 from agentkit.errors import StoreBusy, StoreError, StoreUnavailable
 from agentkit.ports.queue import Depth, Lease
 from agentkit.testing.queue_base import KIND, SERVED, runs, ticket, tickets
+from agentkit_redis import Redis as Ports
 from agentkit_redis.queue import FINISH, RedisQueue
-from agentkit_redis.settings import RedisSettings
 from tests.adapters import redis_queue_child
 from tests.servers.process import private
 from tests.servers.proxy import Proxy
 from tests.servers.redis import Redis, redis_cluster, watched_redis
 
+GUIDE = Path(__file__).resolve().parents[2] / "docs/how-to/operate-redis.md"
 LEASE_S = 2.0
 PATIENCE_S = 20.0
 
@@ -36,7 +38,7 @@ def anyio_backend() -> str:
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncGenerator[RedisQueue]:
-    queue = RedisQueue(RedisSettings.from_url(url))
+    queue = Ports(url).queue
     await queue.open()
     try:
         yield queue
@@ -211,6 +213,17 @@ async def test_a_server_that_lost_everything_is_a_working_empty_queue(queue: Red
     assert runs(await take(queue)) == ["run-new"]
 
 
+async def test_an_answer_from_before_the_server_lost_everything_takes_no_later_ticket_along(queue: RedisQueue, redis_server: Redis) -> None:
+    await queue.put([ticket("old")])
+    old = await take(queue)
+    await ask(redis_server, "FLUSHALL")
+    await queue.put([ticket("new")])
+    new = await take(queue)
+    assert [lease.attempt for lease in new] == [lease.attempt for lease in old], "the test needs a number given twice"
+    assert await queue.finish(old) == [False]
+    assert await queue.finish(new) == [True]
+
+
 async def test_it_goes_on_when_the_server_forgets_its_scripts(queue: RedisQueue, redis_server: Redis) -> None:
     await ask(redis_server, "SCRIPT FLUSH")
     await queue.put([ticket(1)])
@@ -358,6 +371,62 @@ async def test_a_caller_that_is_cancelled_while_others_wait_stops_nobody(queue: 
             scopes[cancelled].cancel()
     found = runs(await take(queue, 100))
     assert {f"run-{round_}-{number}" for round_ in range(4) for number in range(4) if number != round_} <= set(found)
+
+
+async def test_the_names_of_workers_that_are_gone_are_forgotten_and_those_who_hold_something_stay(
+    queue: RedisQueue, redis_server: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await queue.put(tickets(2))
+    async with opened(redis_url.replace("/0", "/0?timeout_s=4")) as gone:
+        await gone.finish(await take(gone))
+    held = await take(queue)
+    assert await consumers(redis_server) == 2
+    monkeypatch.setattr("agentkit_redis.queue.CONSUMER_KEPT_S", 0.0)
+    async with opened(redis_url):
+        assert await consumers(redis_server) == 1
+    assert await queue.finish(held) == [True]
+
+
+async def consumers(server: Redis) -> int:
+    """How many consumers the group has."""
+    return int((await ask(server, "XINFO CONSUMERS agentkit:{queue}:s1 workers"))[1:])
+
+
+async def test_the_rights_that_the_guide_lists_are_enough_for_queue_values_and_limits(redis_server: Redis) -> None:
+    [rule] = re.findall(r"^ACL SETUSER agentkit (.*)$", GUIDE.read_text(), re.MULTILINE)
+    await ask(redis_server, f"ACL SETUSER agentkit {rule.replace('PASSWORD', 'right')}")
+    try:
+        url = f"redis://agentkit:right@127.0.0.1:{redis_server.port}/0"
+        async with opened(url) as queue:
+            await everything(queue, url)
+    finally:
+        await ask(redis_server, "ACL DELUSER agentkit")
+
+
+async def everything(queue: RedisQueue, url: str) -> None:
+    """Call each verb."""
+    redis = Ports(url)
+    await redis.values.open()
+    await redis.limits.open()
+    await queue.put([ticket(1), ticket(2, key="k"), ticket(3)], delay_s=0.001)
+    leases = await take_until(queue, 3)
+    assert await queue.renew(leases, LEASE_S) == [True] * 3
+    assert await queue.give_back(leases[:1]) == [True]
+    assert await queue.retry(leases[1:2], 60.0) == [True]
+    assert await queue.bury(leases[2:], "poison") == [True]
+    assert len(await queue.dead()) == len(await queue.redrive()) == 1
+    assert await queue.cancel([each.ticket.run_id for each in leases]) == 3
+    assert (await queue.depth())[KIND] == Depth()
+    await redis.values.put("k", b"v", ttl_s=60.0)
+    assert [found.key for found in await redis.values.scan("")] == list(await redis.values.get(["k"])) == ["k"]
+    assert await redis.values.delete("k")
+    assert (await redis.limits.acquire("gpu", "a", permits=1, lease_s=LEASE_S)).granted
+    assert await redis.limits.renew("gpu", ["a"], LEASE_S) == [await redis.limits.release("gpu", "a")]
+    for rate_per_s in (0.0, 1.0):
+        assert (await redis.limits.reserve("rpm", f"a {rate_per_s}", 1.0, rate_per_s=rate_per_s, burst=9.0)).granted
+        await redis.limits.settle("rpm", f"a {rate_per_s}", 0.5)
+    await redis.limits.aclose()
+    await redis.values.aclose()
 
 
 async def test_the_queue_works_on_a_cluster_whose_slots_lie_on_three_servers() -> None:

@@ -116,6 +116,25 @@ async def test_no_body_starts_while_its_intent_is_not_acknowledged() -> None:
         assert await handle.result() == "paid 100"
 
 
+class Brief(Agent[None, int]):
+    async def run(self, ctx: Context, _: None, /) -> int:
+        return await ctx.step("brief", price, effect="fail", timeout_s=0.3)
+
+
+async def test_a_store_that_was_away_for_the_time_of_an_effect_costs_its_intent_not_the_effect() -> None:
+    async with runtime(agents=[Brief]) as rt:
+        write, delays = rt.store.write, [0.4]
+
+        async def late(worker_id: str, batch: Any, **options: Any) -> Any:
+            if delays and any(e.kind == EntryKind.INTENT for one in batch for e in one.entries):
+                await anyio.sleep(delays.pop())
+            return await write(worker_id, batch, **options)
+
+        rt.store.write = late  # type: ignore[method-assign]
+        assert await rt.run(Brief, None, run_id="r") == 100
+        assert await kinds(rt, "brief#1") == [EntryKind.INTENT, EntryKind.VOID, EntryKind.INTENT, EntryKind.RESULT]
+
+
 async def test_an_effect_that_went_well_is_an_intent_and_a_result() -> None:
     async with shop(Bank()) as rt:
         await rt.run(Pay, Order(), run_id="r")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pymysql
 
-from tests.servers.process import Server, User, copy, find, own, template, unprivileged
+from tests.servers.process import Server, User, certify, copy, find, own, template, unprivileged
 
 SYSTEM_USER = "mysql"
 USER, GUARDED, PASSWORD = "root", "guarded", "right"
@@ -33,13 +33,23 @@ def _initialise(folder: Path) -> None:
 
 
 class Mariadb(Server):
-    """A MariaDB server; `lasting` for tests that crash it, else it leaves the disk alone. Options are those of my.cnf, with `_`."""
+    """A MariaDB server. Options are those of my.cnf, with `_`.
+
+    Args:
+        lasting: for tests that crash it; else it leaves the disk alone.
+        tls: it offers TLS.
+    """
 
     program = "mariadbd"
 
-    def __init__(self, *, lasting: bool = False, **options: str) -> None:
+    def __init__(self, *, lasting: bool = False, tls: bool = False, **options: str) -> None:
         super().__init__()
         self._options = {**SMALL, **(LASTING if lasting else QUICK), **options}
+        self.certificate: Path | None = None
+        if tls:
+            self.certificate, key = certify(self.folder)
+            own(key, SYSTEM_USER)
+            self._options |= {"ssl_cert": str(self.certificate), "ssl_key": str(key), "ssl_ca": str(self.certificate)}
         copy(template("template-mariadb", _initialise), self.data, SYSTEM_USER)
         self._numbers = itertools.count(1)
 

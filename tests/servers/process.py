@@ -175,6 +175,15 @@ def own(folder: Path, user: str) -> None:
             os.chown(path, who["user"], who["group"], follow_symlinks=False)
 
 
+def certify(folder: Path) -> tuple[Path, Path]:
+    """A certificate for the loopback that signs itself, and its key."""
+    certificate, key = folder / "server.crt", folder / "server.key"
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    subprocess.run([find("openssl"), *new, *names, "-out", str(certificate), "-keyout", str(key)], check=True, capture_output=True)
+    return certificate, key
+
+
 def free_port() -> int:
     """A port of the loopback that nobody listens on."""
     while True:

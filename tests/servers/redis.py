@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import subprocess
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from tests.servers.process import STOP_S, Server, find, free_port, private
+from tests.servers.process import STOP_S, Server, certify, free_port, private
 
 SLOTS = 16_384
 
@@ -28,7 +27,7 @@ class Redis(Server):
         self._options = {"save": "", "appendonly": "no", "port": self.port, **options}
         self.certificate: Path | None = None
         if tls:
-            self.certificate, key = self._certify()
+            self.certificate, key = certify(self.folder)
             self._options |= {"port": 0, "tls-port": self.port, "tls-auth-clients": "no"}
             self._options |= {"tls-cert-file": str(self.certificate), "tls-key-file": str(key), "tls-ca-cert-file": str(self.certificate)}
 
@@ -56,13 +55,6 @@ class Redis(Server):
                 with connection.makefile("rb") as answer:
                     first = answer.readline().decode().strip()
                     return answer.read(int(first[1:])).decode() if first.startswith("$") and first != "$-1" else first
-
-    def _certify(self) -> tuple[Path, Path]:
-        certificate, key = self.folder / "server.crt", self.folder / "server.key"
-        names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-        new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-        subprocess.run([find("openssl"), *new, *names, "-out", str(certificate), "-keyout", str(key)], check=True, capture_output=True)
-        return certificate, key
 
 
 class Sentinel(Redis):

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROWS = ["lock-step", "jitter", "one-at-a-time", "history", "cpu", "queue", "runs", "latency", "import", "memory"]
+ROWS = [
+    "lock-step", "jitter", "one-at-a-time", "history", "cpu", "queue", "runs", "latency", "import", "memory",
+    "postgresql", "mariadb", "redis", "redis-queue",
+]  # fmt: skip
 
 
 @pytest.mark.timeout(300)  # all rows, on a machine that may be busy

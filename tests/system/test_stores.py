@@ -131,6 +131,25 @@ async def test_servers_killed_in_the_middle_lose_nothing_and_no_worker_exits(nam
         assert [worker.code for worker in workers] == [None, None]
 
 
+async def test_a_worker_that_starts_while_its_server_is_down_waits_for_it(tmp_path: Path, effects: Effects) -> None:
+    async with place("postgresql", tmp_path) as where, crew_at(where, tmp_path) as crew:
+        (server,) = where.servers
+        async with open_at(where) as runtime:
+            await runtime.submit(Slow, 0.1, run_id="run-1")
+        await anyio.to_thread.run_sync(server.stop)
+        worker = await crew.start()
+
+        async def waits() -> bool:
+            return "waits for its stores" in worker.log()
+
+        await until("it says what it waits for", waits)
+        await anyio.to_thread.run_sync(server.start)
+        async with open_at(where) as runtime:
+            assert await proof.result_of(runtime, "run-1", Slow) == 2
+        worker.terminate()
+        assert await worker.ended() == 0
+
+
 async def _ended(runtime: Runtime, ids: list[str], at_least: int) -> bool:
     try:
         rows = await runtime.store.get(ids)

@@ -9,7 +9,8 @@
 --   q:dead, q:buried  stream of dead letters, and the number of each by its ticket
 --   q:ready:P:KIND    numbers of what may be leased, by turn          q:age:KIND   numbers of all undelivered, by the time of their put
 --   q:ids             undelivered copies of a run: " wake:number:place", the place a priority or d for later
---   q:leases          "priority:number:try" by the end of the lease   q:tried      "deliveries:tries" of what was delivered before
+--   q:leases          "priority:number:try:ticket" by the end of the lease; the ticket, since a failover may give a number again
+--   q:tried           "deliveries:tries" of what was delivered before
 --   q:turns:P         each tenant's last turn
 --   q:key:KEY         "priority:number" of what waits for a key       q:heads      who is offered (o) or leased (l) of a key
 --   q:wake:KIND       not empty when there may be something to lease: what waiting workers block on
@@ -60,12 +61,10 @@ local function ends_at(time)
   if known == 0 or time < known then set('next', time) end
 end
 
--- Writes that are gathered, so that many tickets share a call, and sent by `settle`. A ticket alone is written at once, which is faster.
-local alone = false
+-- Writes that are gathered, so that many tickets share a call, and sent by `settle`.
 local gathered, copies, changed, woken = {}, {}, {}, {}
 
 local function gather(command, key, one, two)
-  if alone then return two and call(command, key, one, two) or call(command, key, one) end
   local lists = gathered[command]
   if not lists then
     lists = {}

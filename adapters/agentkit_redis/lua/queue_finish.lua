@@ -7,7 +7,7 @@ for i = 2, #ARGV, 3 do
   local stood = call('ZREM', queue .. ':leases', lease)
   told[#told + 1] = stood
   if stood == 1 then
-    local priority, n = string.match(lease, '(%d):(%d+)')
+    local priority, n = string.match(lease, '^(%d):(%d+)')
     done[priority] = done[priority] or {}
     table.insert(done[priority], n .. '-0')
     add('leased:' .. kind, -1)

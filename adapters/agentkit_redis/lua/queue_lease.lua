@@ -92,7 +92,7 @@ local function lease(one, ticket)
   add('r' .. one.priority, -1)
   add('waiting', -1)
   if not ticket then return end -- somebody took it out of the stream by hand
-  gather('ZADD', queue .. ':leases', until_text, member .. ':' .. one.tries + 1)
+  gather('ZADD', queue .. ':leases', until_text, member .. ':' .. one.tries + 1 .. ':' .. ticket[1] .. ':' .. ticket[4])
   forget(ticket)
   add('leased:' .. one.kind, 1)
   if ticket[7] ~= '' then
@@ -107,7 +107,6 @@ local chosen, more = choose()
 local answer = {-1}
 if #chosen > 0 then
   local entries = deliver(chosen)
-  alone = #chosen == 1
   for _, one in ipairs(chosen) do
     local body = entries[one.n]
     lease(one, body and cjson.decode(body))

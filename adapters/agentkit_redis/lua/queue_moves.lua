@@ -41,7 +41,7 @@ end
 
 -- End a lease that is no longer listed; its ticket stays in its stream.
 local function let_go(lease)
-  local priority, n, tries = string.match(lease, '(%d):(%d+):(%d+)')
+  local priority, n, tries = string.match(lease, '^(%d):(%d+):(%d+)')
   local stream, id = stream_of(priority), n .. '-0'
   local pending = call('XPENDING', stream, GROUP, id, id, 1)[1]
   call('XACK', stream, GROUP, id)

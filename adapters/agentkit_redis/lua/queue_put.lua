@@ -39,7 +39,6 @@ local calls, runs = decoded()
 local one = calls[1][1].ticket
 know({'n', 'waiting', 'v' .. one[6], 'r' .. one[6], 'put:' .. kind_of(one)}) -- the others' are mostly the same
 local told = {}
-alone = #runs == 1
 look_up(runs)
 for i, tickets in ipairs(calls) do
   local new = fresh(tickets)

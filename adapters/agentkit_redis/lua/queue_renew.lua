@@ -5,7 +5,7 @@ for i = 4, #ARGV do
   local stands = call('ZSCORE', queue .. ':leases', ARGV[i])
   told[#told + 1] = stands and 1 or 0
   if stands then
-    local priority, n = string.match(ARGV[i], '(%d):(%d+)')
+    local priority, n = string.match(ARGV[i], '^(%d):(%d+)')
     mine[priority] = mine[priority] or {}
     table.insert(mine[priority], n .. '-0')
     gather('ZADD', queue .. ':leases', until_ms, ARGV[i])

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Effect = Literal["rerun", "ask", "fail"]
 
+INTENTS = 3  # of one attempt: an outage costs one, and a time limit shorter than a commit shall fail, not go round for ever
 NOT_JOURNALLED = (StoreUnavailable, WorkerFenced, ClaimLost, JournalMismatch, AmbiguousStep, RunCancelled)
 """Errors that say nothing about the step: on the next activation it may well succeed, or the run itself is at fault."""
 
@@ -107,9 +108,21 @@ async def perform(ex: Execution, call: Call) -> Any:
 
 
 async def _intend(ex: Execution, call: Call, attempt: int) -> float:
-    """Journal the intent of an effect, wait until it is durable, and return the loop time at which the body must be over."""
-    await ex.admit()
+    """Journal the intent of an effect, wait until it is durable, and return the loop time at which the body must be over.
+
+    A store that was away for half of that time leaves too little of it: nothing has started, so the intent is taken back and made anew.
+    """
     timeout_s = call.timeout_s or ex.host.limits.effect_timeout_s
+    for _ in range(INTENTS - 1):
+        deadline = await _intend_once(ex, call, attempt, timeout_s)
+        if deadline - anyio.current_time() > timeout_s / 2:
+            return deadline
+        ex.journal.append(EntryKind.VOID, call.key, attempt=attempt)
+    return await _intend_once(ex, call, attempt, timeout_s)
+
+
+async def _intend_once(ex: Execution, call: Call, attempt: int, timeout_s: float) -> float:
+    await ex.admit()
     deadline = anyio.current_time() + timeout_s
     body = PLAIN.encode({"deadline": ex.store_now() + timeout_s, "effect": call.effect or "rerun"}, call.key)
     seq = ex.journal.append(EntryKind.INTENT, call.key, body, attempt=attempt, fp=call.fp)

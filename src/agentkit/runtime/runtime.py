@@ -258,19 +258,23 @@ class Runtime:
         delay_s: float = 0,
         key: str = "",
         timeout_s: float | None = None,
+        within: object = None,
     ) -> RunHandle[O]:
         """Store a run and queue it for any worker. The same id, agent and input again is the same run.
 
         Args:
             delay_s: do not start it before; kept in the run store, so it survives the queue.
             key: runs of one key run one at a time, in order, where the queue supports it (a parked run does not hold its key).
+            within: your own SQLAlchemy `AsyncConnection` or `AsyncSession` on the database that holds the runs: the run is there when
+                your transaction commits, and never was if it does not. A sweep finds it, within an eighth of a lease.
 
         Raises:
             RunConflict, InvalidInput: nothing was stored.
+            InvalidSetting: `within` is no such transaction, is on another database, or this store has none. Nothing was stored.
             QueueFull: the run is stored and is queued when there is room; submitting it again is safe.
         """
         handles = await submission.submit(
-            self, agent, {run_id: input}, tenant=tenant, priority=priority, delay_s=delay_s, key=key, timeout_s=timeout_s
+            self, agent, {run_id: input}, tenant=tenant, priority=priority, delay_s=delay_s, key=key, timeout_s=timeout_s, within=within
         )
         return handles[0]
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import anyio
 
-from agentkit.errors import RunNotFound
+from agentkit.errors import RunNotFound, StoreUnavailable
 from agentkit.ports.records import RunStatus
 from agentkit.runtime.activation import PUBLIC
 from agentkit.runtime.engine import ticket_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from agentkit.ports.records import Run
     from agentkit.runtime.events import Status
     from agentkit.runtime.runtime import Runtime
+
+
+log = logging.getLogger("agentkit.worker")
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.2, 5.0  # between two tries to open the stores: a restart takes a second, an outage may take an hour
 
 
 async def work(runtime: Runtime, *, only: Sequence[str], concurrency: int | None, grace_s: float | None) -> None:
@@ -25,7 +31,9 @@ async def work(runtime: Runtime, *, only: Sequence[str], concurrency: int | None
     runtime.configure(worker=list(only) or True, concurrency=concurrency)
     hurry = anyio.Event()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with runtime:
+        async with AsyncExitStack() as stack:
+            if not await _entered(runtime, stack, signals):
+                return
             await anext(signals)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_second, signals, hurry)
@@ -33,8 +41,24 @@ async def work(runtime: Runtime, *, only: Sequence[str], concurrency: int | None
                 tasks.cancel_scope.cancel()
 
 
-async def _second(signals: object, hurry: anyio.Event) -> None:
-    await anext(signals)  # type: ignore[call-overload]
+async def _entered(runtime: Runtime, stack: AsyncExitStack, signals: AsyncIterator[signal.Signals]) -> bool:
+    """Enter the runtime; a worker that starts while a store is away waits for it, as one at work does. False: a signal came first."""
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            await stack.enter_async_context(runtime)
+        except StoreUnavailable as exc:
+            log.warning("the worker waits for its stores: %s", exc)
+        else:
+            return True
+        with anyio.move_on_after(pause_s):
+            await anext(signals)
+            return False
+        pause_s = min(LAST_PAUSE_S, 2 * pause_s)
+
+
+async def _second(signals: AsyncIterator[signal.Signals], hurry: anyio.Event) -> None:
+    await anext(signals)
     hurry.set()
 
 

@@ -90,8 +90,9 @@ async def submit(
     delay_s: float = 0,
     key: str = "",
     timeout_s: float | None = None,
+    within: object = None,
 ) -> list[RunHandle[O]]:
-    """Create and queue runs in batches."""
+    """Create and queue runs in batches; `within` a transaction of the caller's they are created, and a sweep queues them."""
     if priority not in PRIORITIES:
         raise InvalidSetting("priority", priority, f"one of {', '.join(PRIORITIES)}")
     make_handle = runtime.engine.make_handle  # outside of `async with` this raises, before anything is stored
@@ -114,7 +115,7 @@ async def submit(
             for run_id, value in inputs.items()
         ]
         for i in range(0, len(runs), BATCH):
-            await _queue(runtime, runs[i : i + BATCH])
+            await (_queue(runtime, runs[i : i + BATCH]) if within is None else _create_within(runtime, within, runs[i : i + BATCH]))
     return [make_handle(run.run_id, agent) for run in runs]
 
 
@@ -129,6 +130,16 @@ async def _queue(runtime: Runtime, runs: list[NewRun]) -> None:
         telemetry.TICKETS_PUT.add(len(tickets))
     if any(row.wake_at is not None for row in rows):
         runtime.notify_sweeper()
+
+
+async def _create_within(runtime: Runtime, within: object, runs: list[NewRun]) -> None:
+    """The rows alone: a ticket would be there before the run is, or although it never will be."""
+    create: Any = getattr(runtime.store, "create_within", None)
+    if create is None:
+        rule = "this store takes no part in a transaction of yours: keep the runs in the database that it is on"
+        raise InvalidSetting("within", type(runtime.store).__name__, rule)
+    for run, (answer, row) in zip(runs, await create(within, runs), strict=True):
+        _checked(run, answer, row)
 
 
 async def fork(runtime: Runtime, run_id: str, at: str, new_run_id: str | None) -> str:

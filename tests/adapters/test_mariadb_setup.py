@@ -1,0 +1,180 @@
+"""How a MariaDB is reached, what it is asked to hold, and runs that are created in the application's own transaction."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from agentkit.errors import InvalidKey, InvalidSetting, SchemaTooNew, StoreBusy, StoreRefused
+from agentkit.testing.contract import race
+from agentkit.testing.runs_base import create, get, new, start, sweep
+from agentkit_sql import Sql, SqlRuns
+from agentkit_sql.dialect import Script, Statement
+from tests.servers.mariadb import GUARDED, PASSWORD, Mariadb
+from tests.servers.process import certify, private
+
+HASTY = "statement_timeout_s=1&idle_in_transaction_s=1"
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """The driver runs on asyncio alone."""
+    return "asyncio"
+
+
+@pytest.fixture
+async def store(mariadb_url: str) -> AsyncIterator[SqlRuns]:
+    store = Sql(f"{mariadb_url}?{HASTY}").runs
+    await store.open()
+    yield store
+    await store.aclose()
+
+
+async def test_ids_that_a_collation_would_call_one_are_three_runs(store: SqlRuns) -> None:
+    ids = ["r1", "R1", "r1 ", "ŕ1", "r1\u00a0"]
+    created = await store.create([new(run_id) for run_id in ids])
+    assert [one.answer for one in created] == ["created"] * len(ids)
+    assert [run.run_id for run in await store.get(ids) if run] == ids
+
+
+async def test_an_id_that_is_too_long_is_refused_and_never_cut(store: SqlRuns) -> None:
+    with pytest.raises(InvalidKey):
+        await store.create([new("r" * 513)])
+    await create(store, "r" * 512)
+    with pytest.raises(StoreRefused, match="Nothing was written"):
+        await store.signal("r" * 512, "m" * 1025, "topic", b"")
+    assert await store.inbox("r" * 512) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"root": GUARDED + ":wrong"}, "check user and password"),
+        ({"/test_": "/no_such_"}, "create the database first"),
+        ({"mysql:": "mysql+pymysql:"}, "mysql\\+asyncmy"),
+        ({"?": "?pool_siez=3&"}, "pool_siez.*did you mean"),
+        ({"?": "?pool_size=0&"}, "pool_size"),
+    ],
+    ids=["password", "database", "driver", "option", "value"],
+)
+async def test_a_url_that_cannot_work_is_told_with_the_way_out(
+    mariadb: Mariadb, mariadb_url: str, change: dict[str, str], told: str
+) -> None:
+    mariadb.add_guarded_user()
+    url = f"{mariadb_url}?{HASTY}"
+    [(one, other)] = change.items()
+    with pytest.raises(InvalidSetting, match=told) as error:
+        await Sql(url.replace(one, other)).runs.open()
+    assert "wrong" not in str(error.value)
+
+
+async def test_a_user_with_a_password_is_let_in(mariadb: Mariadb, mariadb_url: str) -> None:
+    mariadb.add_guarded_user()
+    store = Sql(mariadb_url.replace("root", f"{GUARDED}:{PASSWORD}")).runs
+    await store.open()
+    await store.aclose()
+
+
+async def test_over_tls_the_certificate_is_checked_when_its_signer_is_named() -> None:
+    async with private(Mariadb, tls=True) as server:
+        url = server.url(server.new_database())
+        spoken = Statement("SELECT variable_value FROM information_schema.session_status WHERE variable_name = 'Ssl_version'")
+
+        def work() -> Script[str]:
+            return str((yield spoken())[0][0])
+
+        for options, version in (("ssl=true", "TLSv1.3"), (f"ssl_ca={server.certificate}", "TLSv1.3"), ("pool_size=3", "")):
+            store = Sql(f"{url}?{options}").runs
+            await store.open()
+            assert await store.database.read(work) == version
+            await store.aclose()
+        stranger, _ = certify(server.folder)
+        with pytest.raises(InvalidSetting, match=r"ssl_ca.*must have signed"):
+            await Sql(f"{url}?ssl_ca={stranger}").runs.open()
+
+
+def test_on_trio_it_says_that_its_driver_cannot(mariadb_url: str) -> None:
+    with pytest.raises(InvalidSetting, match="asyncio"):
+        anyio.run(Sql(mariadb_url).runs.open, backend="trio")
+
+
+async def test_a_server_that_is_down_is_busy_and_nothing_was_written() -> None:
+    async with private(Mariadb) as server:
+        url = server.url(server.new_database())
+        server.kill()
+        with pytest.raises(StoreBusy, match="cannot connect"):
+            await Sql(url).runs.open()
+
+
+async def test_a_schema_of_a_newer_agentkit_is_left_alone(mariadb: Mariadb, mariadb_url: str, store: SqlRuns) -> None:
+    with mariadb.connect(mariadb_url.rsplit("/", 1)[1]) as other:
+        other.cursor().execute("UPDATE schema_version SET version = 99")
+    with pytest.raises(SchemaTooNew):
+        await Sql(mariadb_url).runs.open()
+
+
+async def test_a_first_migration_that_was_cut_off_is_finished_by_the_next(mariadb: Mariadb, mariadb_url: str) -> None:
+    store = Sql(mariadb_url).runs
+    await store.open()
+    await store.aclose()
+    with mariadb.connect(mariadb_url.rsplit("/", 1)[1]) as other, other.cursor() as cursor:
+        for statement in ("DELETE FROM schema_version", "DELETE FROM documents", "DELETE FROM queue_state", "DROP TABLE runs"):
+            cursor.execute(statement)
+    await store.open()
+    await start(store, "run-1")
+    await store.aclose()
+
+
+async def test_ten_processes_that_start_together_migrate_once(mariadb_url: str) -> None:
+    opened = f"async def main():\n s = Sql({mariadb_url!r}).runs\n await s.open()\n await s.aclose()\n"
+    program = f"import anyio\nfrom agentkit_sql import Sql\n{opened}anyio.run(main)"
+
+    async def process() -> int:
+        return (await anyio.run_process([sys.executable, "-c", program], check=False)).returncode
+
+    assert await race(*[process] * 10) == [0] * 10
+    store = Sql(mariadb_url).runs
+    await store.open()
+    await start(store, "run-1")
+    await store.aclose()
+
+
+@pytest.fixture
+async def engine(mariadb_url: str) -> AsyncIterator[AsyncEngine]:
+    """The application's own."""
+    engine = create_async_engine(mariadb_url.replace("mysql://", "mysql+asyncmy://"))
+    yield engine
+    await engine.dispose()
+
+
+async def test_a_run_created_in_a_transaction_that_is_rolled_back_never_was(store: SqlRuns, engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        assert [created.answer for created in await store.create_within(connection, [new("run-1")])] == ["created"]
+        await connection.rollback()
+    assert await store.get(["run-1"]) == [None]
+
+
+async def test_a_run_created_in_a_transaction_that_commits_is_found_by_the_sweep(store: SqlRuns, engine: AsyncEngine) -> None:
+    awkward = bytes(range(256)) + b"'; --"
+    several = [new("run-1", input=awkward), *(new(f"run-{n}") for n in range(2, 9))]
+    async with AsyncSession(engine) as session:
+        assert [created.answer for created in await store.create_within(session, several)] == ["created"] * 8
+        assert await store.get(["run-1"]) == [None], "nobody sees it before the commit"
+        await session.commit()
+    assert {ticket.run_id for ticket in (await sweep(store)).tickets} == {run.run_id for run in several}
+    assert (await get(store, "run-1")).input == awkward
+    async with engine.begin() as connection:
+        [again] = await store.create_within(connection, [new("run-1", input=awkward)])
+    assert again.answer == "exists"
+
+
+async def test_a_transaction_on_another_database_is_refused(store: SqlRuns, mariadb: Mariadb) -> None:
+    other = create_async_engine(mariadb.url("mysql").replace("mysql://", "mysql+asyncmy://"))
+    async with other.connect() as connection:
+        with pytest.raises(InvalidSetting, match="on the database that holds the runs"):
+            await store.create_within(connection, [new("run-1")])
+    await other.dispose()
