@@ -57,13 +57,13 @@ format: $(VENV)/.stamp ## write the code in the house's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.stamp ## our figures beside their raw limits, in one run
+bench: $(VENV)/.stamp servers ## our figures beside their raw limits, in one run
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-peers: $(VENV)/.stamp ## the same work done by other libraries, each in an environment of its own
+bench-peers: $(VENV)/.stamp servers ## the same work done by other libraries, each in an environment of its own
 	$(BIN)/python -m benchmarks.peers $(ARGS)
 
-soak: $(VENV)/.stamp ## ten minutes of random kill -9 and SIGSTOP over several workers
+soak: $(VENV)/.stamp servers ## ten minutes of random kill -9 and SIGSTOP over several workers
 	$(BIN)/python -m tests.system.soak $(ARGS)
 
 docs: $(VENV)/.stamp ## write docs/reference from the docstrings, then run every block of code in the pages

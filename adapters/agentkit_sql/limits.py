@@ -159,7 +159,7 @@ class BucketScripts(LineScripts):
 
 
 class SqlLimits(SqlPort):
-    """A `LimitStore` in a SQLite file. Nothing waits for the disk: a power cut ends the processes that held something, too."""
+    """A `LimitStore` in a SQL database. Nothing waits for the disk: a power cut ends the processes that held something, too."""
 
     def __init__(self, settings: SqlSettings, clock: Clock = SYSTEM) -> None:
         super().__init__(settings, clock)

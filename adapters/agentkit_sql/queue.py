@@ -22,7 +22,7 @@ LOOK_AGAIN_S = 0.25  # while waiting: the store's clock, which a test may move, 
 
 
 class SqlQueue(SqlPort):
-    """A `Queue` in a SQLite file. Nothing waits for the disk: a ticket lost in a power cut is found by the run store's sweep."""
+    """A `Queue` in a SQL database. Nothing waits for the disk: a ticket lost in a power cut is found by the run store's sweep."""
 
     supports_keys = True
     supports_delay = True

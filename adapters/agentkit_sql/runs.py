@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 class SqlRuns(SqlPort):
-    """A `RunStore` in a SQLite file, for one or several processes of one machine."""
+    """A `RunStore` in a SQL database."""
 
     durable = True
     _within = Within

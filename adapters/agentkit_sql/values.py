@@ -118,7 +118,7 @@ class ValueScripts:
 
 
 class SqlValues(SqlPort):
-    """A `ValueStore` in a SQLite file. What `put` answers is on the disk."""
+    """A `ValueStore` in a SQL database. What `put` answers is on the disk."""
 
     max_value_bytes = 1024 * 1024  # what the servers behind the other adapters take without being tuned
 

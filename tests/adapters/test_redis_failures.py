@@ -220,6 +220,20 @@ async def until_ended(store: RunStore, run_id: str) -> Run:
             await anyio.sleep(0.05)
 
 
+async def test_a_server_that_is_slow_is_waited_for_and_one_that_is_too_slow_is_not(redis_url: str, redis_server: Redis) -> None:
+    with Proxy(redis_server.port) as proxy:
+        async with opened(f"redis://127.0.0.1:{proxy.port}/0?timeout_s=2") as store:
+            worker_id, run = await start(store, "run-1")
+            proxy.slow(0.1)
+            assert await store.write(worker_id, [write(run, [entry(1)])]) == [Written("ok", 0)]
+            proxy.slow(3.0)
+            with pytest.raises(StoreUnavailable, match="no answer within 2 s"):
+                await store.write(worker_id, [write(run, [entry(2)])])
+            proxy.heal()
+            assert await until_done(partial(store.write, worker_id, [write(run, [entry(2)])])) == [Written("ok", 0)]
+            assert [each.seq for each in await store.load("run-1")] == [1, 2]
+
+
 async def test_a_server_without_memory_says_so_and_goes_on_when_it_has_some() -> None:
     async with private(Redis, maxmemory="4mb", maxmemory_policy="noeviction") as server, opened(server.url) as store:
         worker_id, run = await start(store, "run-1")

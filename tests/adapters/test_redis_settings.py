@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from agentkit.errors import InvalidSetting
-from agentkit_redis.settings import RedisSettings
+from agentkit_redis.settings import IN_PLACE, RedisSettings
 
 
 @pytest.mark.parametrize(
@@ -65,3 +70,23 @@ def test_the_password_of_a_wrong_url_is_not_shown() -> None:
 def test_settings_that_say_the_same_are_the_same() -> None:
     one, same, other = (RedisSettings.from_url(url) for url in ("redis://host/0", "redis://host/0", "redis://host/0?timeout_s=6"))
     assert one == same != other
+
+
+def shown(default: object) -> str:
+    if isinstance(default, float):
+        return f"{default:g}"
+    return str(default).lower() if default not in {"", None} else "empty"
+
+
+def test_the_guide_lists_each_option_with_its_default() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "how-to" / "operate-redis.md").read_text().partition("## Set the server up")[0]
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| `?(\w+)`? \|", guide, re.MULTILINE)
+    listed = {name: default for names, default in rows for name in re.findall(r"\w+", names)}
+    assert listed == {name: shown(field.default) for name, field in RedisSettings.model_fields.items() if name not in IN_PLACE}
+
+
+def test_without_the_driver_the_error_says_what_to_install() -> None:
+    code = "import sys; sys.modules['hiredis'] = None; import agentkit; agentkit.Runtime(state='redis://host')"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "AdapterNotInstalled" in ended.stderr
+    assert "pip install 'agentkit-async[redis]'" in ended.stderr

@@ -46,7 +46,7 @@ def test_an_honest_history_has_no_faults() -> None:
         ("an older claim wrote", row(), [*HONEST[:3], END._replace(fence=1)], EFFECTS),
         ("has 2 outcomes", row(), [*HONEST[:3], entry(4, RESULT, "a#1", 2), END._replace(seq=5)], EFFECTS),
         ("had a durable outcome from claim 1", row(), HONEST, [*EFFECTS, effect("a#1", 2)]),
-        ("2 times under one claim", row(), HONEST, [*EFFECTS, effect("b#1", 2)]),
+        ("2 times under claim", row(), HONEST, [*EFFECTS, effect("b#1", 2)]),
     ],
 )
 def test_each_breach_is_found(fault: str, run: Run, entries: list[Entry], effects: list[dict[str, Any]]) -> None:
