@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
-
-import asyncmy
-import asyncpg
-from redis.asyncio import BlockingConnectionPool, Redis
 
 from benchmarks.raw import JOURNAL, JournalRow
 from tests.servers.mariadb import USER as MARIADB_USER
 from tests.servers.mariadb import Mariadb
 from tests.servers.postgresql import Postgresql
 from tests.servers.process import Server
-from tests.servers.redis import Redis as RedisServer
+from tests.servers.redis import Redis
+
+# They say too little of their types for us to check what we ask of them.
+asyncmy: Any = import_module("asyncmy")
+asyncpg: Any = import_module("asyncpg")
+redis: Any = import_module("redis.asyncio")
 
 POOL = 20  # connections: with more, both databases commit fewer rows a second here
 COLUMNS = "run_id, seq, fence, kind, k, attempt, fp, codec, body, at_ms, took_us"
@@ -68,10 +70,10 @@ async def raw_mariadb(server: Mariadb) -> AsyncGenerator[Write]:
 
 
 @asynccontextmanager
-async def raw_redis(server: RedisServer) -> AsyncGenerator[Write]:
+async def raw_redis(server: Redis) -> AsyncGenerator[Write]:
     """One XADD for each result, on a pool."""
-    pool = BlockingConnectionPool.from_url(server.url, max_connections=50, timeout=None)
-    client = Redis(connection_pool=pool)
+    pool = redis.BlockingConnectionPool.from_url(server.url, max_connections=50, timeout=None)
+    client = redis.Redis(connection_pool=pool)
 
     async def write(row: JournalRow) -> None:
         run_id, seq, fence, kind, key, attempt, fp, codec, body, at_ms, took_us = row
@@ -99,7 +101,7 @@ def _mariadb() -> Server:
 
 
 def _redis() -> Server:
-    return RedisServer(appendonly="yes", appendfsync="everysec")
+    return Redis(appendonly="yes", appendfsync="everysec")
 
 
 POSTGRESQL = Kind("postgresql", _postgresql, lambda server: server.url(server.new_database()), raw_postgresql)

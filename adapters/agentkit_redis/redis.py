@@ -11,7 +11,7 @@ from agentkit_redis.values import RedisValues
 
 
 class Redis:
-    """The four ports on one Redis: `Runtime(state=Redis("redis://host:6379/0"))`.
+    """The four ports on one Redis, as `Runtime` takes them: `Runtime(state=redis.runs, queue=redis.queue, …)`. By URL it makes them itself.
 
     Args:
         url: of one server, of Sentinels or of a cluster.

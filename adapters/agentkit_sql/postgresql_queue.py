@@ -5,18 +5,19 @@ A key ties tickets to each other, so what changes a key's line goes through the 
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from agentkit.clock import SYSTEM
 from agentkit.errors import QueueFull
-from agentkit.ports.queue import Lease, Ticket
+from agentkit.ports.queue import Depth, Lease, Ticket
 from agentkit_sql.dialect import Statement
 from agentkit_sql.news import OTHER, QUEUE
 from agentkit_sql.postgresql import PostgresDialect, by_column, numbers
 from agentkit_sql.queue import SqlQueue
 from agentkit_sql.queue_moves import DELAYED, READY, RETRY_AFTER_S
 from agentkit_sql.queue_scripts import QUEUE as QUEUE_LOCK
-from agentkit_sql.queue_scripts import QueueScripts
+from agentkit_sql.queue_scripts import QueueScripts, to_depths
 from agentkit_sql.queue_turns import TRIES_BITS, attempt_of, row_of
 from agentkit_sql.rows import TICKET
 from agentkit_sql.server import Server
@@ -90,6 +91,8 @@ WAITING = (
     "turn, n AS last FROM tickets WHERE tickets.served = asked.served AND priority = p AND state = 0 ORDER BY turn, n LIMIT ?) AS first "
     "ORDER BY turn, last"
 )
+LONG_COUNT_S = 0.1  # the count of some hundred thousand tickets: every process asks for it once a second
+COUNTING = 10
 LOOK_AGAIN_S = 1.0  # while waiting: what is put is told at once, and what falls due is known beforehand
 
 
@@ -100,6 +103,7 @@ class PostgresQueueScripts(QueueScripts):
         super().__init__(dialect, max_depth)
         self._given = dialect
         self._plain, self._waiting_of = Statement(LEASE), Statement(WAITING)
+        self._depth_now = Statement(f"SELECT depth.*, now FROM ({self._depth.sql}) AS depth, {NOW} AS clock")
 
     def lease(self, n: int, lease_s: float, kinds: AbstractSet[str]) -> Script[tuple[list[Lease], float | None]]:
         """Leases, or in how many seconds a delay or somebody's lease ends."""
@@ -108,6 +112,11 @@ class PostgresQueueScripts(QueueScripts):
         if rows:
             return [Lease(Ticket(*row[:8]), attempt_of(row[8], row[9]), row[10]) for row in rows], None
         return (yield from super().lease(n, lease_s, kinds))
+
+    def depth(self) -> Script[dict[str, Depth]]:
+        """How much waits, in one round trip."""
+        rows = yield self._depth_now(self._given.given_now)
+        return to_depths([row[:4] for row in rows], rows[0][4]) if rows else {}
 
     def _lines(self, n: int, kinds: AbstractSet[str]) -> Script[list[list[Sequence[Any]]]]:
         lines: list[list[Sequence[Any]]] = [[], [], []]
@@ -125,6 +134,8 @@ class PostgresQueue(SqlQueue):
         dialect = settings.dialect(clock)
         assert isinstance(dialect, PostgresDialect)
         self._scripts = PostgresQueueScripts(dialect, settings.max_depth)
+        self._depths: dict[str, Depth] = {}
+        self._depths_until = 0.0
         if clock is SYSTEM:
             self.look_again_s = LOOK_AGAIN_S
 
@@ -138,6 +149,15 @@ class PostgresQueue(SqlQueue):
         server = self.database
         assert isinstance(server, Server)
         return server
+
+    async def depth(self) -> dict[str, Depth]:
+        """How much waits, for each `name@version`. Of a long line it is told anew only after ten times as long as it took to count."""
+        began = time.monotonic()
+        if began >= self._depths_until:
+            self._depths = await super().depth()
+            took_s = time.monotonic() - began
+            self._depths_until = time.monotonic() + COUNTING * took_s if took_s > LONG_COUNT_S else 0.0
+        return self._depths
 
     async def put(self, tickets: Sequence[Ticket], *, delay_s: float = 0.0) -> None:
         """Put tickets; those whose id is still undelivered are dropped. Raises `QueueFull`: nothing of the call was written."""

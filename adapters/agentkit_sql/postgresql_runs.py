@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 NOW = "(SELECT coalesce(?::float8, extract(epoch FROM clock_timestamp())::float8) AS now)"
 REMEMBERED = 20_000  # runs: more than are at work in one process; those that were lost are forgotten together
+PURGED_AT_ONCE = 20  # runs, with their journals: of a thousand entries each that is a tenth of a second
 TIMES = ("ticketed_at", "wake_at", "created_at", "updated_at")
 """Columns of a new run that are handed over as seconds from now."""
 
@@ -189,6 +190,17 @@ class PostgresRuns(SqlRuns):
         others = [run_id for run_id, answer in zip(run_ids, answers, strict=True) if answer is None]
         refusals = iter(await super().claim(worker_id, others, serves, alone=alone) if others else ())
         return [next(refusals) if answer is None else answer for answer in answers]
+
+    async def purge(self, limit: int) -> int:
+        """Delete at most `limit` expired runs, a few in each transaction: their journals may be long."""
+        gone = 0
+        while gone < limit:
+            asked = min(PURGED_AT_ONCE, limit - gone)
+            done = await super().purge(asked)
+            gone += done
+            if done < asked:
+                break
+        return gone
 
     async def findings(self, durability: str) -> list[Found]:
         """What `agentkit doctor` is to say about the settings of the server, for runs of this durability class."""

@@ -165,16 +165,7 @@ class QueueScripts(TicketMoves):
 
     def depth(self) -> Script[dict[str, Depth]]:
         now = yield from self._dialect.now()
-        counts: dict[str, list[int]] = {}
-        oldest: dict[str, float] = {}
-        for served, place, count, put_at in (yield self._depth()):
-            counts.setdefault(served, [0, 0, 0, 0])[(0, 2, 1, 3)[place]] += count
-            if put_at is not None:
-                oldest[served] = min(put_at, oldest.get(served, put_at))
-        return {
-            served: Depth(count[0], count[1], count[2], count[3], max(0.0, now - oldest.get(served, now)))
-            for served, count in counts.items()
-        }
+        return to_depths((yield self._depth()), now)
 
     def dead(self, kind: str | None, limit: int) -> Script[list[DeadTicket]]:
         return [DeadTicket(Ticket(*row[:8]), *row[8:]) for row in (yield self._dead(kind, kind, limit))]
@@ -198,6 +189,19 @@ class QueueScripts(TicketMoves):
         if rows:
             yield from self._drop(rows, undelivered=True)
         return len(rows)
+
+
+def to_depths(rows: Sequence[Sequence[Any]], now: float) -> dict[str, Depth]:
+    """Rows of (served, place, count, oldest put) by what serves them."""
+    counts: dict[str, list[int]] = {}
+    oldest: dict[str, float] = {}
+    for served, place, count, put_at in rows:
+        counts.setdefault(served, [0, 0, 0, 0])[(0, 2, 1, 3)[place]] += count
+        if put_at is not None:
+            oldest[served] = min(put_at, oldest.get(served, put_at))
+    return {
+        served: Depth(count[0], count[1], count[2], count[3], max(0.0, now - oldest.get(served, now))) for served, count in counts.items()
+    }
 
 
 def _is(lease: Lease | None, row: Row) -> bool:

@@ -32,6 +32,7 @@ T = TypeVar("T")
 TRIES = 8  # of a transaction that the server undid because of another one; each such conflict has a winner
 LOOK_S = 0.25  # without a bell: a person notices nothing, and four small reads a second are nothing to a server
 PAUSE_S = 0.01  # before the next, times a random number
+MIGRATION_S = 3600.0  # a new index on a table of years takes its time
 
 
 class Connection(Protocol):
@@ -224,7 +225,7 @@ class Server:
         if self._ready:
             return
         if not await self.read(lambda: is_current(dialect)):
-            await self.write(lambda: migrate(dialect, self.name), sync=True)
+            await self.write(lambda: migrate(dialect, self.name), sync=True, answer_s=MIGRATION_S)
         self._ready = True
 
     async def detach(self) -> None:
@@ -260,7 +261,9 @@ class Server:
         except (StoreUnavailable, Undone):  # an idle connection that had died, most likely
             return await self._attempt(work(), line=POOL, bare=True, sync=False)
 
-    async def write(self, work: Work[T], *, sync: bool, topic: str = OTHER, line: str = POOL, bare: bool = False) -> T:
+    async def write(
+        self, work: Work[T], *, sync: bool, topic: str = OTHER, line: str = POOL, bare: bool = False, answer_s: float | None = None
+    ) -> T:
         """Run a script in a transaction; anew when the server undid it because of another one.
 
         Args:
@@ -269,10 +272,11 @@ class Server:
             topic: whose waiters are told, `RUNS` or `QUEUE`.
             line: whose connection it takes, `LANE`, `BEAT` or one of the `POOL`.
             bare: it is one statement, which is a transaction by itself and says itself whether to wait for the disk.
+            answer_s: how long it may take, where not as long as any other.
         """
         for number in range(1, TRIES):
             try:
-                result = await self._attempt(work(), line=line, bare=bare, sync=sync)
+                result = await self._attempt(work(), line=line, bare=bare, sync=sync, answer_s=answer_s)
             except Undone:
                 await anyio.sleep(PAUSE_S * number * random.random())
             else:
@@ -298,11 +302,12 @@ class Server:
             told = self._driver.translated(undone.__cause__ or undone)
             raise StoreBusy(self.name, f"{told} ({TRIES} times)") if isinstance(told, StoreUnavailable) else told from undone
 
-    async def _attempt(self, script: Script[T], *, line: str, bare: bool, sync: bool) -> T:
+    async def _attempt(self, script: Script[T], *, line: str, bare: bool, sync: bool, answer_s: float | None = None) -> T:
         """What is begun goes on to its end although the caller is cancelled, so that nothing of the caller's happens beside it."""
+        answer_s = answer_s or self._answer_s
         home = await self._home()
         async with home.pools[line].borrow() as connection:
-            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + self._answer_s):
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + answer_s):
                 try:
                     if bare and not self._driver.transactions_only:
                         return await drive(connection, script)
@@ -315,7 +320,7 @@ class Server:
                         raise
                     raise told from exc
             connection.terminate()
-        raise StoreUnavailable(self.name, f"no answer within {self._answer_s:g} s")
+        raise StoreUnavailable(self.name, f"no answer within {answer_s:g} s")
 
     async def _transact(self, connection: Connection, script: Script[T], *, sync: bool) -> T:
         try:

@@ -14,7 +14,7 @@ from agentkit.clock import SYSTEM
 from agentkit.errors import InvalidKey, InvalidSetting, SchemaTooNew, StoreCorrupt, StoreRefused, StoreUnavailable
 from agentkit.ports.records import NewRun
 from agentkit_sql import Sql, SqliteSettings, SqlRuns
-from agentkit_sql.dialect import ROWS, Script, SqliteDialect
+from agentkit_sql.dialect import ROWS, Dialect, Script, SqliteDialect
 from agentkit_sql.schema import FIRST, migrate
 from agentkit_sql.sqlite import connect, drive, translated
 
@@ -112,7 +112,7 @@ def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
 
 
 def test_an_older_schema_is_brought_up_to_date_once(path: Path) -> None:
-    def second(_: SqliteDialect) -> list[str]:
+    def second(_: Dialect) -> list[str]:
         return ["ALTER TABLE runs ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'"]
 
     connection = connect(str(path), 1, SYSTEM)
