@@ -72,10 +72,12 @@ class Together(Generic[T, R]):
         self._busy = True
         batch = self._next_batch()
         try:
-            # The others' part is in it too: who leads sees it through, for as long as the driver waits.
-            with anyio.CancelScope(shield=True):
-                for ask, answer in zip(batch, await self._send([ask.what for ask in batch]), strict=True):
-                    ask.answer = answer
+            if len(batch) == 1:
+                await self._exchange(batch)
+            else:
+                # The others' part is in it too: who leads sees it through, for as long as the driver waits.
+                with anyio.CancelScope(shield=True):
+                    await self._exchange(batch)
         except Exception as exc:  # noqa: BLE001  each caller raises it
             for ask in batch:
                 ask.error = exc
@@ -83,6 +85,10 @@ class Together(Generic[T, R]):
             self._pass_on()
             for ask in batch:
                 _wake(ask)
+
+    async def _exchange(self, batch: Sequence[_Ask[T, R]]) -> None:
+        for ask, answer in zip(batch, await self._send([ask.what for ask in batch]), strict=True):
+            ask.answer = answer
 
     def _next_batch(self) -> list[_Ask[T, R]]:
         batch: list[_Ask[T, R]] = []

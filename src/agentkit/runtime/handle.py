@@ -14,7 +14,18 @@ from agentkit import telemetry
 from agentkit.agents.base import output_codec
 from agentkit.durable.codec import PLAIN, fields_of
 from agentkit.durable.identity import short_name
-from agentkit.errors import InvalidInput, NotSerialisable, RunBuried, RunCancelled, RunEnded, RunError, RunNotFound, RunTimeout, StepError
+from agentkit.errors import (
+    InvalidInput,
+    NotSerialisable,
+    RunBuried,
+    RunCancelled,
+    RunEnded,
+    RunError,
+    RunNotFound,
+    RunTimeout,
+    StepError,
+    StoreError,
+)
 from agentkit.ports.records import EntryKind, RunStatus
 from agentkit.runtime.activation import PUBLIC
 from agentkit.runtime.events import EventStream, Status
@@ -144,7 +155,11 @@ class RunHandle(Generic[O_co]):
     async def _remind(self, row: Run) -> None:
         """The commonest hang names itself."""
         wanted = f"{row.kind}@{row.version}"
-        if row.status == RunStatus.READY and not any(wanted in w.kinds.split(",") for w in await self._engine.store.workers()):
+        try:
+            workers = await self._engine.store.workers() if row.status == RunStatus.READY else None
+        except StoreError:
+            return  # who waits through an outage is not to be told of its end by an error
+        if workers is not None and not any(wanted in w.kinds.split(",") for w in workers):
             log.warning("run %s waits: no live worker serves %s (start one: agentkit worker module:runtime)", row.run_id, wanted)
 
     def events(self, *, after: int = 0) -> EventStream:
