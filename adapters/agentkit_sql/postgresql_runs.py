@@ -43,18 +43,24 @@ ME = (
     "me AS MATERIALIZED (SELECT set_config('synchronous_commit', CASE WHEN ? THEN current_setting('synchronous_commit') ELSE 'off' END, "
     "true) FROM workers WHERE worker_id = ? AND dead = 0 FOR SHARE)"
 )
-# The commonest batch by far: entries alone, of runs whose numbers and last entries are known here.
+# The commonest batches by far: entries alone, of runs whose numbers and last entries are known here; and one entry, of one run alone.
 _LOCKED = "FROM workers WHERE worker_id = ? AND dead = 0 FOR SHARE"
+_LOCK = f"WITH me AS MATERIALIZED (SELECT 1 {_LOCKED})"
+_LOCK_RELAXED = f"WITH me AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) {_LOCKED})"
 _ENTRIES = ", ".join(["?::text::bigint[]"] * 4 + ["?::text[]", "?::text::bigint[]", "?::text[]", "?::text::bigint[]", "?::bytea[]"])
+_WRITTEN = "ON CONFLICT DO NOTHING RETURNING run_no, (SELECT inbox_seq FROM runs WHERE no = run_no)"
 _ADD = (
     f"INSERT INTO journal ({ENTRY}) SELECT runs.no, seq, runs.fence, entry.kind, entry.key, attempt, fp, codec, body, at_ms, took_us "
     f"FROM me, unnest({_ENTRIES}, ?::text::bigint[], ?::text::bigint[]) "
     "AS entry(no, fence, seq, kind, key, attempt, fp, codec, body, at_ms, took_us) "
-    "JOIN runs ON runs.no = entry.no AND runs.fence = entry.fence AND owner = ? "
-    "ON CONFLICT DO NOTHING RETURNING run_no, (SELECT inbox_seq FROM runs WHERE no = run_no)"
+    f"JOIN runs ON runs.no = entry.no AND runs.fence = entry.fence AND owner = ? {_WRITTEN}"
 )
-ADD = f"WITH me AS MATERIALIZED (SELECT 1 {_LOCKED}) {_ADD}"
-ADD_RELAXED = f"WITH me AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) {_LOCKED}) {_ADD}"
+_ADD_ONE = (
+    f"INSERT INTO journal ({ENTRY}) SELECT no, ?, fence, ?, ?, ?, ?, ?, ?, ?, ? FROM me, runs "
+    f"WHERE no = ? AND fence = ? AND owner = ? {_WRITTEN}"
+)
+ADD, ADD_RELAXED = f"{_LOCK} {_ADD}", f"{_LOCK_RELAXED} {_ADD}"
+ADD_ONE, ADD_ONE_RELAXED = f"{_LOCK} {_ADD_ONE}", f"{_LOCK_RELAXED} {_ADD_ONE}"
 ASKED = "run_id text, fence bigint, first bigint"
 CHANGE = "change bool, clear bool, new bigint, seen bigint, due float8, waits text, put bool, made bytea"
 """What is asked of each run: its claim and where its journal ends; and the change of its row."""
@@ -230,8 +236,12 @@ class PostgresRuns(SqlRuns):
                 return None
             claims.append(known)
             rows += [(known.no, known.fence, *entry[:9]) for entry in write.entries]
-        params = [worker_id, *_packed_entries(rows), worker_id]
-        added = await self._server.statement(ADD if sync else ADD_RELAXED, params, topic=RUNS, line=LANE)
+        if len(rows) == 1:
+            [(no, fence, *fields)] = rows
+            statement, params = ADD_ONE if sync else ADD_ONE_RELAXED, [worker_id, *fields, no, fence, worker_id]
+        else:
+            statement, params = ADD if sync else ADD_RELAXED, [worker_id, *_packed_entries(rows), worker_id]
+        added = await self._server.statement(statement, params, topic=RUNS, line=LANE)
         inboxes: dict[int, int] = {row[0]: row[1] for row in added} if len(added) == len(rows) else {}
         done: dict[str, Written] = {}
         for write, known in zip(batch, claims, strict=True):

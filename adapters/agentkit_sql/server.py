@@ -259,7 +259,7 @@ class Server:
         except StoreBusy:
             raise
         except (StoreUnavailable, Undone):  # an idle connection that had died, most likely
-            return await self._attempt(work(), line=POOL, bare=True, sync=False)
+            return await self._last_attempt(work(), line=POOL, bare=True, sync=False)
 
     async def write(
         self, work: Work[T], *, sync: bool, topic: str = OTHER, line: str = POOL, bare: bool = False, answer_s: float | None = None
@@ -330,8 +330,11 @@ class Server:
             raise Undone from exc
         try:
             result = await drive(connection, script)
-        except BaseException:
+        except BaseException as exc:
             await _roll_back(connection)
+            told = self._driver.translated(exc)
+            if isinstance(told, StoreUnavailable) and not isinstance(told, StoreBusy):
+                raise Undone from exc  # no COMMIT was sent
             raise
         await connection.plain("COMMIT")
         return result

@@ -204,7 +204,7 @@ def statements(scripts: object) -> dict[str, str]:
 HOT = {
     f"{module.__name__}.{name}": str(getattr(module, name))
     for module, names in (
-        (run_statements, ["ADD", "ADD_RELAXED", "WRITE", "CLAIM", "CREATE"]),
+        (run_statements, ["ADD", "ADD_RELAXED", "ADD_ONE", "ADD_ONE_RELAXED", "WRITE", "CLAIM", "CREATE"]),
         (queue_statements, ["PUT", "LEASE", "WAITING", "FINISH", "RENEW"]),
     )
     for name in names

@@ -56,7 +56,7 @@ def test_a_worker_that_is_gone_is_forgotten_and_one_that_came_later_has_its_own_
     assert look(*looks) == {}
 
 
-@given(st.lists(st.floats(0.1, LEASE_S / 2), min_size=1, max_size=40))
+@given(st.lists(st.floats(0.1, LEASE_S / 2 - 0.01), min_size=1, max_size=40))
 def test_silence_is_found_within_a_lease_and_one_pause_and_never_before_a_lease(pauses: list[float]) -> None:
     watch, now = Watch(), 0.0
     watch, silent = observe(watch, {"w": 1}, now, LEASE_S)
