@@ -28,6 +28,7 @@ class RedisRuns(Creating, Writing, Joining, Sweeping, Indexed):
     """
 
     durable = True
+    remote = True
     min_lease_s = 3.0  # a server whose disk lags holds writes back for up to 2 s (appendfsync everysec)
 
     async def get(self, run_ids: Sequence[str]) -> list[Run | None]:

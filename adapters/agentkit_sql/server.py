@@ -288,12 +288,13 @@ class Server:
 
     async def statement(self, sql: str, params: Params, *, topic: str, line: str = POOL) -> Sequence[Sequence[Any]]:
         """Run one statement that is a transaction by itself, and says itself whether to wait for the disk; returns its rows."""
+        return await self.write(lambda: _one(sql, params), sync=True, topic=topic, line=line, bare=True)
 
-        def script() -> Script[Sequence[Sequence[Any]]]:
-            rows: Sequence[Sequence[Any]] = yield sql, params, ROWS
-            return rows
-
-        return await self.write(script, sync=True, topic=topic, line=line, bare=True)
+    async def try_statement(self, sql: str, params: Params, *, topic: str, line: str = POOL) -> Sequence[Sequence[Any]]:
+        """The same, but once: raises `Undone` where the server undid it because of another transaction."""
+        rows = await self._attempt(_one(sql, params), line=line, bare=True, sync=True)
+        self.note((topic,))
+        return rows
 
     async def _last_attempt(self, script: Script[T], *, line: str, bare: bool, sync: bool) -> T:
         try:
@@ -368,6 +369,11 @@ def running_loop(store: object) -> asyncio.AbstractEventLoop:
     except RuntimeError as exc:
         rule = "its drivers run on asyncio alone: start the app with asyncio.run(main()), or keep the state in sqlite://"
         raise InvalidSetting("url", str(store), rule) from exc
+
+
+def _one(sql: str, params: Params) -> Script[Sequence[Sequence[Any]]]:
+    rows: Sequence[Sequence[Any]] = yield sql, params, ROWS
+    return rows
 
 
 async def drive(connection: Connection, script: Script[T]) -> T:

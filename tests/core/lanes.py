@@ -22,6 +22,7 @@ class Watched(InMemoryRuns):
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock)
+        self.remote = False
         self.batches: list[list[RunWrite]] = []
         self.syncs: list[bool] = []
         self.gate: anyio.Event | None = None
@@ -52,9 +53,10 @@ class Watched(InMemoryRuns):
 class Bench:
     """A running lane, and claims to write under."""
 
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock: FakeClock, *, remote: bool) -> None:
         self.clock = clock
         self.store = Watched(clock)
+        self.store.remote = remote
         self.deaths = 0
         self.flushed: list[int] = []
         self.lane = Lane(
@@ -95,9 +97,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench() -> AsyncGenerator[Bench]:
+async def bench(*, remote: bool = False) -> AsyncGenerator[Bench]:
     """A lane that runs until the block ends."""
-    made = Bench(FakeClock())
+    made = Bench(FakeClock(), remote=remote)
     await made.store.register(ME, "a@1", "here")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(made.lane.run)

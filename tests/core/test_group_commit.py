@@ -8,10 +8,10 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from agentkit.durable.group_commit import HIGH_WATER_ROWS, MAX_BYTES, MAX_ROWS
+from agentkit.durable.group_commit import HIGH_WATER_ROWS, MAX_BYTES, MAX_ROWS, Claim
 from agentkit.errors import ClaimLost, EntryTooLarge, StoreRefused, WorkerFenced
 from agentkit.ports.records import EntryKind, Join, Release, RunStatus, RunWrite
-from tests.core.lanes import ME, bench
+from tests.core.lanes import ME, Bench, bench
 
 
 def refuse_key(key: str) -> Callable[[Sequence[RunWrite]], None]:
@@ -40,6 +40,33 @@ async def test_an_idle_lane_commits_at_once_and_a_busy_one_what_gathered_meanwhi
         await b.lane.settled(two)
         assert b.store.rows(1) == {"one": [1, 2], "two": [1]}
         assert b.flushed == [1, 3]
+
+
+async def in_lock_step(b: Bench, runs: int, steps: int) -> list[int]:
+    """How many runs were in each batch, when each of them waits for its entry before it hands in the next."""
+    claims = [await b.claim(f"run-{n:02}") for n in range(runs)]
+
+    async def go(claim: Claim) -> None:
+        for step in range(steps):
+            b.add(claim, f"k{step}")
+            await b.lane.settled(claim)
+
+    async with anyio.create_task_group() as tasks:
+        for claim in claims:
+            tasks.start_soon(go, claim)
+    return [len(batch) for batch in b.store.batches]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio shuffles those who are woken together; it only makes the batches smaller
+async def test_runs_that_were_woken_together_commit_together_also_with_one_that_came_before_them() -> None:
+    async with bench() as b:
+        assert sorted(set((await in_lock_step(b, 20, 10))[2:-2])) == [20]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio shuffles those who are woken together; it only makes the batches smaller
+async def test_beside_a_server_half_of_the_runs_compute_while_the_other_half_commits() -> None:
+    async with bench(remote=True) as b:
+        assert sorted(set((await in_lock_step(b, 20, 10))[2:-2])) == [10]
 
 
 async def test_entries_are_numbered_from_one_without_a_gap_and_land_in_order() -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("agentkit.lane")
 MAX_ROWS = 500  # a batch of 1 KB rows then stays near the time of one sync
 MAX_BYTES = 1_000_000
+LEAST_SHARE = 4  # runs: with fewer a second round trip costs more than what is computed meanwhile
 HIGH_WATER_ROWS = 20_000  # 40 full batches: seconds of a slow disk; more would only move the queue into memory
 _LAGGING = frozenset({EntryKind.RESULT, EntryKind.ERROR, EntryKind.PROGRESS, EntryKind.TIMER, EntryKind.VOID})
 
@@ -128,6 +129,8 @@ class Lane:
         self._closing = False
         self._dead = False
         self._said_at = -lease_s
+        self._sent = 0
+        self._remote: bool = getattr(store, "remote", False)
 
     def append(
         self,
@@ -225,8 +228,9 @@ class Lane:
             sync, batch = self._gather()
             with anyio.CancelScope(shield=True):
                 await self._commit(batch, sync=sync)
-                # Whom this batch woke hands in next. Gathered before that, one early run and 49 others would commit by turns for ever.
-                await anyio.lowlevel.checkpoint()
+                if not self._remote:
+                    # Whom this batch woke hands in next. Gathered before that, one early run and 49 others would commit by turns for ever.
+                    await anyio.lowlevel.checkpoint()
             if self._room is not None and not self.full:
                 self._room.set()
                 self._room = None
@@ -253,7 +257,7 @@ class Lane:
         batch: Batch = []
         rows = size = 0
         sync = False
-        for _ in range(len(self._queue)):
+        for _ in range(self._share()):
             if rows >= MAX_ROWS or size >= MAX_BYTES:
                 break
             claim = self._queue.popleft()
@@ -269,7 +273,14 @@ class Lane:
             if claim.queued:
                 self._queue.append(claim)
             batch.append((claim, _run_write(claim, entries, whole=whole)))
+        self._sent = len(batch)
         return sync, batch
+
+    def _share(self) -> int:
+        """How many runs go now. On a server half of those at work, so that the others compute while it writes, and then by turns."""
+        queued = len(self._queue)
+        half = (queued + self._sent + 1) // 2
+        return min(queued, half) if self._remote and half >= LEAST_SHARE else queued
 
     async def _commit(self, batch: Batch, *, sync: bool) -> None:
         """Send a batch and settle each run by its verdict."""
