@@ -46,7 +46,11 @@ if TYPE_CHECKING:
 
 
 class RunStore(Protocol):
-    """Durable runs. See the module for the laws."""
+    """Durable runs. See the module for the laws.
+
+    Optional, asked for by name: `remote = True`, where a server writes while this process computes, so that half of the runs shall commit
+    while the others go on; `async findings(durability)`, what `agentkit doctor` is to say of the server: (level, what, says, do).
+    """
 
     durable: bool
     """Whether what is acknowledged survives the process."""
