@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import anyio
 
 from agentkit.errors import AgentKitError, InvalidSetting, StoreBusy, StoreRefused, StoreUnavailable
 from agentkit_sql.postgresql import UNDONE, PostgresSettings, begin, by_state
+from agentkit_sql.server import Unprepared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -17,31 +18,60 @@ if TYPE_CHECKING:
     from agentkit_sql.dialect import Params
 
 asyncpg: Any = import_module("asyncpg")  # it says nothing of its types
-STATEMENTS = 400  # all of ours, prepared once for each connection
+STATEMENTS = 1  # we keep them ourselves, but with a cache of none asyncpg gives them no names, and prepares at each use
 CLOSE_S = 1.0  # for a farewell; a server that does not hear it notices the closed socket
 
 
 class AsyncpgConnection:
-    """One connection."""
+    """One connection.
+
+    asyncpg prepares with Flush, not Sync, and between that and the execution of the statement PostgreSQL heeds none of its timeouts: a
+    process that is stopped there, in a transaction, would keep its locks for as long as it stands still. So no statement is prepared in a
+    transaction, except one that needs what this very transaction makes.
+    """
 
     def __init__(self, raw: Any) -> None:
         self.raw = raw
+        self._prepared: dict[str, Any] = {}
+        self._of_the_future: set[str] = set()
 
     @property
     def closed(self) -> bool:
         return bool(self.raw.is_closed())
 
     async def rows(self, sql: str, params: Params) -> Sequence[Sequence[Any]]:
-        found: Sequence[Sequence[Any]] = await self.raw.fetch(numbered(sql), *params)
-        return found
+        rows, _ = await self._done(sql, params)
+        return rows
 
     async def count(self, sql: str, params: Params) -> int:
-        tag: str = await self.raw.execute(numbered(sql), *params)
-        number = tag.rpartition(" ")[2]
-        return int(number) if number.isdigit() else 0
+        if not params:
+            return _number(await self.raw.execute(sql))  # simple protocol: nothing is prepared
+        _, statement = await self._done(sql, params)
+        return _number(statement.get_statusmsg())
 
     async def many(self, sql: str, rows: Sequence[Params]) -> None:
-        await self.raw.executemany(numbered(sql), rows)
+        statement = self._prepared.get(sql) or await self._statement(sql)
+        await statement.executemany(rows)
+
+    async def _done(self, sql: str, params: Params) -> tuple[Sequence[Sequence[Any]], Any]:
+        statement = self._prepared.get(sql) or await self._statement(sql)
+        try:
+            return await statement.fetch(*params), statement
+        except asyncpg.InvalidCachedStatementError:  # the schema has changed
+            self._prepared.clear()
+            raise
+
+    async def _statement(self, sql: str) -> Any:
+        if self.raw.is_in_transaction() and sql not in self._of_the_future:
+            raise Unprepared(partial(self._prepare, sql))
+        statement = self._prepared[sql] = await self.raw.prepare(numbered(sql))
+        return statement
+
+    async def _prepare(self, sql: str) -> None:
+        try:
+            await self._statement(sql)
+        except asyncpg.SyntaxOrAccessError:  # no such table, or column: the transaction will tell
+            self._of_the_future.add(sql)
 
     async def plain(self, sql: str) -> None:
         await self.raw.execute(sql)
@@ -87,6 +117,26 @@ def _passed_on(heard: Callable[[str, str], None]) -> Callable[[object, int, str,
     return listener
 
 
+class PooledConnection(AsyncpgConnection):
+    """One connection to PgBouncer, where each transaction may meet another session: nothing that was prepared is there to be used again."""
+
+    async def rows(self, sql: str, params: Params) -> Sequence[Sequence[Any]]:
+        found: Sequence[Sequence[Any]] = await self.raw.fetch(numbered(sql), *params)
+        return found
+
+    async def count(self, sql: str, params: Params) -> int:
+        return _number(await self.raw.execute(numbered(sql), *params))
+
+    async def many(self, sql: str, rows: Sequence[Params]) -> None:
+        await self.raw.executemany(numbered(sql), rows)
+
+
+def _number(tag: str) -> int:
+    """How many rows a command's tag speaks of: `UPDATE 3`."""
+    number = tag.rpartition(" ")[2]
+    return int(number) if number.isdigit() else 0
+
+
 class AsyncpgDriver:
     """The driver with its settings."""
 
@@ -114,13 +164,13 @@ class AsyncpgDriver:
                     settings.store, f"cannot connect: {str(exc) or 'no answer'}: is the server up, and may this host reach it?"
                 ) from exc
             raise
-        return AsyncpgConnection(raw)
+        return PooledConnection(raw) if settings.pgbouncer else AsyncpgConnection(raw)
 
     def begin(self, *, sync: bool) -> str:
         return begin(self._settings, sync=sync)
 
     def undone(self, exc: BaseException) -> bool:
-        return _state(exc) in UNDONE
+        return _state(exc) in UNDONE or isinstance(exc, asyncpg.InvalidCachedStatementError)
 
     def translated(self, exc: BaseException) -> BaseException:
         store = self._settings.store

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import anyio.to_thread
+
 from agentkit.clock import SYSTEM
 from agentkit.errors import InvalidSetting
 from agentkit.ports.records import Entry
@@ -88,7 +90,7 @@ class SqlRuns(SqlPort):
             InvalidSetting: something else, or another database. What SQLAlchemy raises is the caller's, as the transaction is.
         """
         connection = await connection_of(within)
-        if not self.settings.names(connection.engine.url):
+        if not await anyio.to_thread.run_sync(self.settings.names, connection.engine.url):  # for a file the disk is asked
             raise InvalidSetting("within", connection.engine.url.render_as_string(), f"{RULE} ({self.settings.store})")
         return await drive(self._within(connection), self._creating.create(runs, None))
 

@@ -23,7 +23,7 @@ from agentkit_sql.port import BEAT, LANE, POOL
 from agentkit_sql.schema import is_current, migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from agentkit_sql.dialect import Call, Dialect, Params, Script, Work
 
@@ -101,6 +101,14 @@ class Bell(Protocol):
 
 class Undone(Exception):
     """A transaction that left nothing behind and may be tried again; the cause says why."""
+
+
+class Unprepared(Exception):
+    """A statement has to be prepared first, by `prepare()`, outside of any transaction: the one that wants it is undone and run anew."""
+
+    def __init__(self, prepare: Callable[[], Awaitable[None]]) -> None:
+        super().__init__("a statement is not prepared")
+        self.prepare = prepare
 
 
 class Pool:
@@ -255,11 +263,11 @@ class Server:
     async def read(self, work: Work[T]) -> T:
         """Run a script that changes nothing; each statement sees what was committed before it."""
         try:
-            return await self._attempt(work(), line=POOL, bare=True, sync=False)
+            return await self._attempt(work, line=POOL, bare=True, sync=False)
         except StoreBusy:
             raise
         except (StoreUnavailable, Undone):  # an idle connection that had died, most likely
-            return await self._last_attempt(work(), line=POOL, bare=True, sync=False)
+            return await self._last_attempt(work, line=POOL, bare=True, sync=False)
 
     async def write(
         self, work: Work[T], *, sync: bool, topic: str = OTHER, line: str = POOL, bare: bool = False, answer_s: float | None = None
@@ -276,13 +284,13 @@ class Server:
         """
         for number in range(1, TRIES):
             try:
-                result = await self._attempt(work(), line=line, bare=bare, sync=sync, answer_s=answer_s)
+                result = await self._attempt(work, line=line, bare=bare, sync=sync, answer_s=answer_s)
             except Undone:
                 await anyio.sleep(PAUSE_S * number * random.random())
             else:
                 break
         else:
-            result = await self._last_attempt(work(), line=line, bare=bare, sync=sync)
+            result = await self._last_attempt(work, line=line, bare=bare, sync=sync)
         self.note((topic,))
         return result
 
@@ -292,18 +300,18 @@ class Server:
 
     async def try_statement(self, sql: str, params: Params, *, topic: str, line: str = POOL) -> Sequence[Sequence[Any]]:
         """The same, but once: raises `Undone` where the server undid it because of another transaction."""
-        rows = await self._attempt(_one(sql, params), line=line, bare=True, sync=True)
+        rows = await self._attempt(lambda: _one(sql, params), line=line, bare=True, sync=True)
         self.note((topic,))
         return rows
 
-    async def _last_attempt(self, script: Script[T], *, line: str, bare: bool, sync: bool) -> T:
+    async def _last_attempt(self, work: Work[T], *, line: str, bare: bool, sync: bool) -> T:
         try:
-            return await self._attempt(script, line=line, bare=bare, sync=sync)
+            return await self._attempt(work, line=line, bare=bare, sync=sync)
         except Undone as undone:
             told = self._driver.translated(undone.__cause__ or undone)
             raise StoreBusy(self.name, f"{told} ({TRIES} times)") if isinstance(told, StoreUnavailable) else told from undone
 
-    async def _attempt(self, script: Script[T], *, line: str, bare: bool, sync: bool, answer_s: float | None = None) -> T:
+    async def _attempt(self, work: Work[T], *, line: str, bare: bool, sync: bool, answer_s: float | None = None) -> T:
         """What is begun goes on to its end although the caller is cancelled, so that nothing of the caller's happens beside it."""
         answer_s = answer_s or self._answer_s
         home = await self._home()
@@ -311,8 +319,8 @@ class Server:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + answer_s):
                 try:
                     if bare and not self._driver.transactions_only:
-                        return await drive(connection, script)
-                    return await self._transact(connection, script, sync=sync)
+                        return await drive(connection, work())
+                    return await self._transact(connection, work, sync=sync)
                 except Exception as exc:
                     if self._driver.undone(exc):
                         raise Undone from exc
@@ -323,22 +331,23 @@ class Server:
             connection.terminate()
         raise StoreUnavailable(self.name, f"no answer within {answer_s:g} s")
 
-    async def _transact(self, connection: Connection, script: Script[T], *, sync: bool) -> T:
-        try:
-            await connection.plain(self._driver.begin(sync=sync))
-        except Exception as exc:
-            connection.terminate()
-            raise Undone from exc
-        try:
-            result = await drive(connection, script)
-        except BaseException as exc:
-            await _roll_back(connection)
-            told = self._driver.translated(exc)
-            if isinstance(told, StoreUnavailable) and not isinstance(told, StoreBusy):
-                raise Undone from exc  # no COMMIT was sent
-            raise
-        await connection.plain("COMMIT")
-        return result
+    async def _transact(self, connection: Connection, work: Work[T], *, sync: bool) -> T:
+        while True:
+            await _before(connection, connection.plain(self._driver.begin(sync=sync)))
+            try:
+                result = await drive(connection, work())
+            except Unprepared as unprepared:
+                await _roll_back(connection)
+                await _before(connection, unprepared.prepare())
+                continue
+            except BaseException as exc:
+                await _roll_back(connection)
+                told = self._driver.translated(exc)
+                if isinstance(told, StoreUnavailable) and not isinstance(told, StoreBusy):
+                    raise Undone from exc  # no COMMIT was sent
+                raise
+            await connection.plain("COMMIT")
+            return result
 
     def note(self, topics: Iterable[str]) -> None:
         """Tell those who wait for a change, here and in other processes."""
@@ -395,6 +404,15 @@ async def ask(connection: Connection, call: Call) -> Any:
     if how == MANY:
         return await connection.many(sql, params)
     return await connection.count(sql, params)
+
+
+async def _before(connection: Connection, done: Awaitable[None]) -> None:
+    """What comes before the first statement of a transaction: where it fails, nothing is there to be undone."""
+    try:
+        await done
+    except Exception as exc:
+        connection.terminate()
+        raise Undone from exc
 
 
 async def _roll_back(connection: Connection) -> None:

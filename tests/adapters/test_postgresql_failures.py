@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from uuid import uuid4
 
@@ -25,13 +24,11 @@ from agentkit.testing.runs_base import claim, completed, entry, new, parked, rea
 from agentkit_sql import Sql, SqlRuns
 from agentkit_sql.dialect import Script, Statement
 from agentkit_sql.postgresql import PostgresSettings, driver_of
+from agentkit_sql.server import Connection
+from tests.adapters.opening import IMPATIENT, connected
 from tests.servers.postgresql import Postgresql
 from tests.servers.process import private
 from tests.servers.proxy import Proxy
-
-IMPATIENT = "statement_timeout_s=0.5&idle_in_transaction_s=0.5"
-"""A server that ends what blocks others within half a second."""
-
 
 LEASE_S = 2.5  # over 4.5 times that
 
@@ -61,21 +58,9 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@asynccontextmanager
-async def opened(url: str, options: str = "") -> AsyncGenerator[SqlRuns]:
-    """A store with connections of its own, as another process has them."""
-    own = f"max_depth={uuid4().int % 1_000_000 + 1}"
-    store = Sql(f"{url}?{own}" + (f"&{options}" if options else "")).runs
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.aclose()
-
-
 @pytest.fixture
 async def store(postgresql_url: str) -> AsyncIterator[SqlRuns]:
-    async with opened(postgresql_url, IMPATIENT) as store:
+    async with connected(postgresql_url, IMPATIENT) as store:
         yield store
 
 
@@ -110,7 +95,7 @@ async def journal(store: SqlRuns, run_id: str) -> list[bytes]:
 @pytest.mark.parametrize("reached", [True, False], ids=["the server did it", "the server never saw it"])
 async def test_a_batch_whose_answer_is_lost_lands_once(postgresql_url: str, driver: str, reached: bool) -> None:
     with Proxy(int(postgresql_url.rpartition(":")[2].partition("/")[0])) as proxy:
-        async with opened(through(proxy, postgresql_url, driver)) as store, opened(postgresql_url) as other:
+        async with connected(through(proxy, postgresql_url, driver)) as store, connected(postgresql_url) as other:
             worker_id, run = await start(store, "run-1")
             _, parking = await start(store, "run-2", worker_id)
             await store.write(worker_id, [write(run, [entry(1)])])
@@ -129,7 +114,7 @@ async def test_a_batch_whose_answer_is_lost_lands_once(postgresql_url: str, driv
 
 async def test_a_release_whose_answer_was_lost_changes_nothing_when_it_comes_again_after_the_run_has_gone_on(postgresql_url: str) -> None:
     with Proxy(int(postgresql_url.rpartition(":")[2].partition("/")[0])) as proxy:
-        async with opened(through(proxy, postgresql_url)) as store, opened(postgresql_url) as other:
+        async with connected(through(proxy, postgresql_url)) as store, connected(postgresql_url) as other:
             worker_id, run = await start(store, "run-1")
             happened = proxy.cut_after(b"the-marked-reason")
             batch = [write(run, release=parked(run, waiting_for="the-marked-reason"))]
@@ -146,7 +131,7 @@ async def test_a_release_whose_answer_was_lost_changes_nothing_when_it_comes_aga
 
 async def test_a_transaction_that_was_cut_before_its_commit_leaves_nothing(postgresql_url: str) -> None:
     with Proxy(int(postgresql_url.rpartition(":")[2].partition("/")[0])) as proxy:
-        async with opened(through(proxy, postgresql_url)) as store:
+        async with connected(through(proxy, postgresql_url)) as store:
             await store.create([new("run-1")])
             happened = proxy.cut_before(b"COMMIT\0")
             with pytest.raises(StoreUnavailable):
@@ -159,7 +144,7 @@ async def test_a_transaction_that_was_cut_before_its_commit_leaves_nothing(postg
 
 async def test_idle_connections_that_died_are_replaced_and_nobody_is_told(postgresql_url: str, driver: str) -> None:
     with Proxy(int(postgresql_url.rpartition(":")[2].partition("/")[0])) as proxy:
-        async with opened(through(proxy, postgresql_url, driver)) as store:
+        async with connected(through(proxy, postgresql_url, driver)) as store:
             await store.create([new("run-1")])
             for _ in range(3):
                 proxy.cut()
@@ -170,7 +155,7 @@ async def test_idle_connections_that_died_are_replaced_and_nobody_is_told(postgr
 
 async def test_a_server_that_is_slow_to_answer_is_waited_for(postgresql_url: str) -> None:
     with Proxy(int(postgresql_url.rpartition(":")[2].partition("/")[0])) as proxy:
-        async with opened(through(proxy, postgresql_url)) as store:
+        async with connected(through(proxy, postgresql_url)) as store:
             proxy.slow(0.03)
             worker_id, run = await start(store, "run-1")
             assert await insist(store, worker_id, [write(run, [entry(1)], release=completed())]) == ["ok"]
@@ -178,7 +163,7 @@ async def test_a_server_that_is_slow_to_answer_is_waited_for(postgresql_url: str
 
 async def test_a_line_that_swallows_everything_is_given_up_in_time(postgresql_url: str) -> None:
     with Proxy(int(postgresql_url.rpartition(":")[2].partition("/")[0])) as proxy:
-        async with opened(through(proxy, postgresql_url), IMPATIENT) as store:
+        async with connected(through(proxy, postgresql_url), IMPATIENT) as store:
             worker_id, run = await start(store, "run-1")
             await store.write(worker_id, [write(run, [entry(1)])])
             proxy.blackhole()
@@ -206,8 +191,10 @@ async def test_a_process_stopped_in_a_transaction_holds_up_its_take_over_only_un
     await store.write(worker_id, [write(run, [entry(1)])])
     settings = PostgresSettings.from_url(f"{postgresql_url}?{IMPATIENT}".replace("postgresql://", f"postgresql+{driver}://"))
     stopped = await driver_of(settings).connect()
+    lock = "SELECT 1 FROM workers WHERE worker_id = ? FOR SHARE"
+    await stopped.rows(lock, (worker_id,))  # prepares it
     await stopped.plain("BEGIN")
-    assert await stopped.rows("SELECT 1 FROM workers WHERE worker_id = ? FOR SHARE", (worker_id,))
+    assert await stopped.rows(lock, (worker_id,))
     seen = (await sweep(store)).beats
     assert await until("the run is freed", partial(freed_by_sweep, store, seen), patience_s=10) == ["run-1"]
     with pytest.raises(Exception):  # noqa: B017  each driver has its own, and it is not ours to translate here
@@ -271,23 +258,30 @@ async def test_a_worker_stopped_in_the_middle_of_its_flushes_is_taken_over_and_w
 
 # Transactions that meet
 
+LOCK = "UPDATE runs SET meta = ? WHERE run_id = ?"
+
+
+async def locked(connection: Connection, run_id: str) -> None:
+    """Begin a transaction that holds the row of a run."""
+    await connection.count(LOCK, ("", ""))  # no transaction prepares a statement
+    await connection.plain("BEGIN")
+    await connection.count(LOCK, ("theirs", run_id))
+
 
 async def test_a_transaction_undone_for_another_ones_sake_is_done_again(postgresql_url: str, store: SqlRuns) -> None:
     await store.create([new("run-1"), new("run-2")])
     other = await driver_of(PostgresSettings.from_url(postgresql_url)).connect()
-    lock = "UPDATE runs SET meta = ? WHERE run_id = ?"
     attempts: list[int] = []
     waits = anyio.Event()
 
     def crossing() -> Script[None]:
-        attempts.append(1)
         yield Statement("SET LOCAL deadlock_timeout TO 10")()
-        yield Statement(lock)("ours", "run-2")
+        yield Statement(LOCK)("ours", "run-2")
+        attempts.append(1)
         waits.set()
-        yield Statement(lock)("ours", "run-1")
+        yield Statement(LOCK)("ours", "run-1")
 
-    await other.plain("BEGIN")
-    await other.count(lock, ("theirs", "run-1"))
+    await locked(other, "run-1")
     async with anyio.create_task_group() as tasks:
 
         async def ours() -> None:
@@ -295,7 +289,7 @@ async def test_a_transaction_undone_for_another_ones_sake_is_done_again(postgres
 
         tasks.start_soon(ours)
         await waits.wait()
-        await other.count(lock, ("theirs", "run-2"))
+        await other.count(LOCK, ("theirs", "run-2"))
         await other.plain("COMMIT")
     other.terminate()
     assert len(attempts) > 1
@@ -305,8 +299,7 @@ async def test_a_transaction_undone_for_another_ones_sake_is_done_again(postgres
 async def test_what_waits_too_long_for_anothers_rows_is_told_so_and_nothing_is_written(postgresql_url: str, store: SqlRuns) -> None:
     await store.create([new("run-1")])
     other = await driver_of(PostgresSettings.from_url(postgresql_url)).connect()
-    await other.plain("BEGIN")
-    await other.count("UPDATE runs SET meta = ? WHERE run_id = ?", ("theirs", "run-1"))
+    await locked(other, "run-1")
     with pytest.raises(StoreBusy, match="statement_timeout_s"):
         await store.signal("run-1", "m1", "topic", b"1")
     await other.plain("COMMIT")
@@ -317,7 +310,7 @@ async def test_what_waits_too_long_for_anothers_rows_is_told_so_and_nothing_is_w
 
 async def test_ids_created_at_the_same_time_by_many_are_created_once(postgresql_url: str, store: SqlRuns) -> None:
     answers: list[str] = []
-    async with opened(postgresql_url) as other, anyio.create_task_group() as tasks:
+    async with connected(postgresql_url) as other, anyio.create_task_group() as tasks:
 
         async def create(which: SqlRuns) -> None:
             answers.extend(created.answer for created in await which.create([new(f"run-{number}") for number in range(50)]))
@@ -360,7 +353,7 @@ async def test_what_the_server_cannot_hold_is_refused_and_nothing_is_written(sto
 async def test_what_was_acknowledged_survives_a_server_that_is_killed(driver: str) -> None:
     async with private(Postgresql, lasting=True) as server:
         url = server.url(server.new_database()).replace("postgresql://", f"postgresql+{driver}://")
-        async with opened(url) as store:
+        async with connected(url) as store:
             worker_id, run = await start(store, "run-1")
             await Sql(url).queue.open()
             for seq in range(1, 40):
@@ -390,7 +383,7 @@ async def test_a_ticket_that_was_put_survives_a_server_that_is_killed() -> None:
 async def test_a_server_without_room_for_another_connection_is_busy() -> None:
     async with private(Postgresql, max_connections="5", superuser_reserved_connections="0") as server:
         url = server.url(server.new_database())
-        async with opened(url) as store:
+        async with connected(url) as store:
             hogs = [await driver_of(PostgresSettings.from_url(url)).connect() for _ in range(4)]
             await store.register("worker-1", "", "")
             with pytest.raises(StoreBusy, match="connections"):

@@ -59,7 +59,7 @@ Probe: TypeAlias = "Callable[..., Awaitable[Done[Any] | None]]"
 class Call:
     """What the user asked for."""
 
-    __slots__ = ("args", "codec", "effect", "fn", "fp", "is_async", "is_plain", "key", "name", "probe", "timeout_s", "with_context")
+    __slots__ = ("args", "codec", "effect", "fn", "fp", "is_async", "key", "name", "probe", "timeout_s", "with_context")
 
     def __init__(
         self,
@@ -79,7 +79,6 @@ class Call:
         self.key, self.name, self.fn, self.args = key, name, fn, args
         self.codec, self.is_async, self.fp, self.with_context = codec, is_async, fp, with_context
         self.effect, self.probe, self.timeout_s = effect, probe, timeout_s
-        self.is_plain = is_async and with_context is None
 
 
 async def perform(ex: Execution, call: Call) -> Any:
@@ -148,7 +147,7 @@ async def _body(ex: Execution, call: Call, attempt: int, deadline: float | None)
     value: Any = None
     try:
         with scope:
-            if call.is_plain and ex.host.on_step is None and not telemetry.enabled():
+            if call.is_async and call.with_context is None and ex.host.on_step is None and not telemetry.enabled():
                 value = await call.fn(*call.args)  # what `_invoke` comes to when nobody looks on, without its three frames
             else:
                 value = await _invoke(ex, call, attempt)
