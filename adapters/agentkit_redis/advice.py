@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from agentkit.ports.records import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agentkit.ports.records import Level
+
 LEAST_VERSION = (7, 0)
 FULL = 0.8  # of maxmemory: a burst of runs fills the rest in minutes
 GUIDE = "docs/how-to/operate-redis.md"
-
-
-class Found(NamedTuple):
-    """One thing looked at, as `agentkit doctor` shows it: `ok`, `note`, `warn` or `fail`; what; what is so; what to do."""
-
-    level: str
-    what: str
-    says: str
-    do: str = ""
 
 
 def facts_of(info: str, config: Mapping[str, str]) -> dict[str, str]:
@@ -27,7 +22,7 @@ def facts_of(info: str, config: Mapping[str, str]) -> dict[str, str]:
     return dict(re.findall(r"^(\w+):(.*?)\r?$", info, re.MULTILINE)) | dict(config)
 
 
-def advice(server: str, facts: Mapping[str, str], durability: str) -> list[Found]:
+def advice(server: str, facts: Mapping[str, str], durability: str) -> list[Finding]:
     """Findings about one server, for runs of a durability class."""
     return [
         _version(server, facts),
@@ -38,50 +33,50 @@ def advice(server: str, facts: Mapping[str, str], durability: str) -> list[Found
     ]
 
 
-def _version(server: str, facts: Mapping[str, str]) -> Found:
+def _version(server: str, facts: Mapping[str, str]) -> Finding:
     version = facts.get("redis_version", "unknown")
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < LEAST_VERSION:
-        return Found("fail", "redis", f"{server} is Redis {version}; agentkit needs 7.0 or newer", "upgrade the server")
-    return Found("ok", "redis", f"{server} is Redis {version}")
+        return Finding("fail", "redis", f"{server} is Redis {version}; agentkit needs 7.0 or newer", "upgrade the server")
+    return Finding("ok", "redis", f"{server} is Redis {version}")
 
 
-def _role(server: str, facts: Mapping[str, str]) -> list[Found]:
+def _role(server: str, facts: Mapping[str, str]) -> list[Finding]:
     if facts.get("role") != "slave":
         return []
     return [
-        Found("fail", "redis", f"{server} is a replica and takes no writes", "give the address of the primary, or use redis+sentinel://")
+        Finding("fail", "redis", f"{server} is a replica and takes no writes", "give the address of the primary, or use redis+sentinel://")
     ]
 
 
-def _durability(server: str, facts: Mapping[str, str], durability: str) -> Found:
+def _durability(server: str, facts: Mapping[str, str], durability: str) -> Finding:
     """Whether the log of the server matches the class of the runs."""
     if facts.get("aof_last_write_status", "ok") != "ok":
-        return Found("fail", "redis log", f"{server} cannot write its append-only file", "look at its log, make room on its disk")
+        return Finding("fail", "redis log", f"{server} cannot write its append-only file", "look at its log, make room on its disk")
     if facts.get("aof_enabled") != "1":
         says = f"{server} keeps no append-only file: when it ends, all since its last snapshot is lost"
-        level = "note" if durability == "memory" else "warn"
-        return Found(level, "redis log", says, f"appendonly yes, appendfsync everysec or always; see {GUIDE}")
+        level: Level = "note" if durability == "memory" else "warn"
+        return Finding(level, "redis log", says, f"appendonly yes, appendfsync everysec or always; see {GUIDE}")
     fsync = facts.get("appendfsync", "unknown")
     if fsync == "always":
-        return Found("ok", "redis log", f"{server} syncs its log before it answers")
+        return Finding("ok", "redis log", f"{server} syncs its log before it answers")
     loses = {"everysec": "the last second or two", "no": "half a minute or more"}.get(fsync, "more than the last second, maybe")
     level = "warn" if durability == "strict" or fsync != "everysec" else "note"
-    return Found(level, "redis log", f"{server}: appendfsync is {fsync}: a power cut loses {loses}", "appendfsync always loses nothing")
+    return Finding(level, "redis log", f"{server}: appendfsync is {fsync}: a power cut loses {loses}", "appendfsync always loses nothing")
 
 
-def _eviction(server: str, facts: Mapping[str, str]) -> list[Found]:
+def _eviction(server: str, facts: Mapping[str, str]) -> list[Finding]:
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy == "noeviction":
         return []
     says = f"{server}: maxmemory-policy is {policy}: when its memory is full it deletes runs, journals and tickets without a word"
-    return [Found("fail", "redis memory", says, "CONFIG SET maxmemory-policy noeviction, and a server of its own for caches")]
+    return [Finding("fail", "redis memory", says, "CONFIG SET maxmemory-policy noeviction, and a server of its own for caches")]
 
 
-def _memory(server: str, facts: Mapping[str, str]) -> list[Found]:
+def _memory(server: str, facts: Mapping[str, str]) -> list[Finding]:
     most, used = int(facts.get("maxmemory", 0)), int(facts.get("used_memory", 0))
     if not most:
-        return [Found("note", "redis memory", f"{server} has no maxmemory: the system ends it when memory runs out", "set maxmemory")]
+        return [Finding("note", "redis memory", f"{server} has no maxmemory: the system ends it when memory runs out", "set maxmemory")]
     if used > FULL * most:
         says = f"{server} uses {used / most:.0%} of its maxmemory; when it is full no step can be written"
-        return [Found("warn", "redis memory", says, "give it more, or keep ended runs for a shorter time (keep_s)")]
-    return [Found("ok", "redis memory", f"{server} uses {used / most:.0%} of its maxmemory")]
+        return [Finding("warn", "redis memory", says, "give it more, or keep ended runs for a shorter time (keep_s)")]
+    return [Finding("ok", "redis memory", f"{server} uses {used / most:.0%} of its maxmemory")]

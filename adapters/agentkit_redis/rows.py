@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from agentkit.ports.records import NewRun
 
-MAX_ID_BYTES = 512  # as the other adapters: an id that fits here fits everywhere
 _ENTRY = Struct("<BBIQQQII")  # kind, codec, attempt, at_ms, took_us, fence, and the lengths of key and fingerprint
 _MESSAGE = Struct(">QI")  # seq, and the length of the topic; scripts read it too
 _FIXED = ("run_id", "kind", "version", "priority", "tenant", "key", "parent_id", "parent_key", "idx", "depth", "seed", "deadline", "keep_s",
@@ -36,16 +35,6 @@ class Row(NamedTuple):
     ticketed_at: float | None
     window: bool
     """It has a place in its join's window, or had one."""
-
-
-def check_id(run_id: str) -> None:
-    """Raises `InvalidKey` for an id that a store could not keep byte for byte."""
-    try:
-        size = len(run_id.encode())
-    except UnicodeEncodeError as exc:
-        raise InvalidKey(run_id, "a run id is text that has a UTF-8 form") from exc
-    if not 0 < size <= MAX_ID_BYTES or "\0" in run_id:
-        raise InvalidKey(run_id, f"a run id has 1 to {MAX_ID_BYTES} bytes of UTF-8 without a zero byte")
 
 
 def utf8(text: str) -> bytes:

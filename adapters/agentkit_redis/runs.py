@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentkit.clock import SYSTEM
-from agentkit_redis.advice import Found, advice, facts_of
+from agentkit.ports.records import Finding
+from agentkit_redis.advice import advice, facts_of
 from agentkit_redis.connection import command
 from agentkit_redis.runs_create import Creating
 from agentkit_redis.runs_index import Indexed, matches
@@ -36,14 +37,14 @@ class RedisRuns(Creating, Writing, Joining, Sweeping, Indexed):
         client = await self.client()
         return [row.run if row is not None else None for row in await self.look(client, run_ids)]
 
-    async def findings(self, durability: str) -> list[Found]:
+    async def findings(self, durability: str) -> list[Finding]:
         """What `agentkit doctor` is to say about the settings of the servers, for runs of this durability class."""
         client = await self.client()
-        found: list[Found] = []
+        found: list[Finding] = []
         for server, (info, fsync) in (await client.everywhere([command("INFO"), command("CONFIG", "GET", "appendfsync")])).items():
             if isinstance(info, Exception):
                 found.append(
-                    Found("note", "redis", f"{server}: its settings may not be read ({info})", "grant the user +info and +config|get")
+                    Finding("note", "redis", f"{server}: its settings may not be read ({info})", "grant the user +info and +config|get")
                 )
                 continue
             config = {} if isinstance(fsync, Exception) else {"appendfsync": fsync[1].decode()}

@@ -6,9 +6,10 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from agentkit.ports.ids import check_id
 from agentkit.ports.records import Claimed, Created, EntryKind, RunStatus
 from agentkit_redis.connection import Script
-from agentkit_redis.rows import check_id, fixed, pack, to_row
+from agentkit_redis.rows import fixed, pack, to_row
 from agentkit_redis.runs_base import ALL, DUE, LIVE, PUT, READY_HINTS, RunsBase, add, rem, split
 
 if TYPE_CHECKING:

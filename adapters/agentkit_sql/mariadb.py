@@ -8,15 +8,16 @@ from importlib import import_module
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from sqlalchemy.types import REAL, Integer, LargeBinary, Text, TypeEngine
 
 from agentkit.clock import SYSTEM
 from agentkit.errors import AdapterNotInstalled, AgentKitError, InvalidSetting, StoreBusy, StoreCorrupt, StoreRefused, StoreUnavailable
 from agentkit_sql.dialect import Dialect, Params, Script, Statement
-from agentkit_sql.port import SqlSettings, parsed, settings_from
+from agentkit_sql.port import parsed, settings_from
 from agentkit_sql.schema import NUMBERED
 from agentkit_sql.server import Driver, Server
+from agentkit_sql.server_settings import ServerSettings
 from agentkit_sql.within import same_server
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from agentkit.clock import Clock
 
 FORMS = "mysql://user:password@host:3306/database"
-TIMEOUTS_PER_LEASE = 4.5  # a process that is stopped in a transaction blocks a take-over as long as the server lets it
-ANSWER_AFTER = 2.0  # times the server's own timeout: by then it has answered, unless the line is dead
 KEY_BYTES = 1024  # two of them and some numbers fit into an index of InnoDB, which takes 3,072 bytes
 OR_NOTHING = " ON DUPLICATE KEY UPDATE "
 """An INSERT with this does nothing where the key is taken. INSERT IGNORE would, too, and store a key that is too long cut off."""
@@ -43,24 +42,16 @@ FURTHER: dict[str, list[tuple[str, ...]]] = {"workers": [("died_at",)]}
 MIGRATION_WAIT_S = 5  # a first migration takes less than one
 
 
-class MariadbSettings(SqlSettings):
+class MariadbSettings(ServerSettings):
     """What may stand in a `mysql://` or `mariadb://` URL."""
 
-    host: str = "localhost"  # the client's own default
     port: int = Field(default=3306, ge=1, le=65535)  # the server's own
-    user: str | None = None  # the driver's default: the name of the process's user
-    password: SecretStr | None = None
     database: str
     unix_socket: str | None = None
     ssl: bool = False  # without ssl_ca the server's certificate is not checked
     ssl_ca: str | None = None
     ssl_cert: str | None = None
     ssl_key: str | None = None
-    connect_timeout_s: float = Field(default=5.0, gt=0)  # a server on the same continent answers in milliseconds
-    pool_size: int = Field(default=8, ge=1, le=1000)  # beside the lane's and the beat's; two an idle core keep a server busy
-    statement_timeout_s: float = Field(default=2.0, gt=0)  # under a quarter of the default lease of 10 s
-    idle_in_transaction_s: float = Field(default=2.0, gt=0)  # the same, for a process that stopped between two statements
-    max_depth: int = Field(default=1_000_000, ge=1)  # undelivered tickets: about 1 GB, far more than is drained before anybody looks
 
     @classmethod
     def from_url(cls, url: str) -> MariadbSettings:
@@ -79,8 +70,8 @@ class MariadbSettings(SqlSettings):
         return f"mysql://{self.host}:{self.port}/{self.database}"
 
     @property
-    def min_lease_s(self) -> float:
-        return TIMEOUTS_PER_LEASE * ceil(max(self.statement_timeout_s, self.idle_in_transaction_s))  # the server counts whole seconds
+    def timeout_s(self) -> float:
+        return ceil(super().timeout_s)  # the server counts whole seconds
 
     @property
     def session(self) -> list[str]:
@@ -115,8 +106,7 @@ class MariadbSettings(SqlSettings):
         return await Server.attach(self, self._server, self.dialect(clock))
 
     def _server(self) -> Server:
-        answer_s = ANSWER_AFTER * self.statement_timeout_s + self.idle_in_transaction_s
-        return Server(self.store, driver_of(self), pool_size=self.pool_size, answer_s=answer_s)
+        return Server(self.store, driver_of(self), pool_size=self.pool_size, answer_s=self.answer_s)
 
 
 def driver_of(settings: MariadbSettings) -> Driver:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentkit.clock import SYSTEM
 from agentkit_sql.dialect import ROWS, Statement
-from agentkit_sql.mariadb_advice import ASKED, Found, advice
+from agentkit_sql.mariadb_advice import ASKED, advice
 from agentkit_sql.runs import SqlRuns
 from agentkit_sql.runs_write import WriteScripts
 from agentkit_sql.within import Within
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentkit.clock import Clock
-    from agentkit.ports.records import RunWrite, Written
+    from agentkit.ports.records import Finding, RunWrite, Written
     from agentkit_sql.dialect import Call, Dialect, Params, Script
     from agentkit_sql.port import SqlSettings
 
@@ -86,10 +86,10 @@ class MariadbRuns(SqlRuns):
             last.clear()
         return written
 
-    async def findings(self, durability: str) -> list[Found]:
+    async def findings(self, durability: str) -> list[Finding]:
         """What `agentkit doctor` is to say about the settings of the server, for runs of this durability class."""
 
-        def asked() -> Script[list[Found]]:
+        def asked() -> Script[list[Finding]]:
             call: Call = "SHOW GLOBAL VARIABLES WHERE variable_name IN ?", (ASKED,), ROWS
             return advice(dict((yield call)), durability)
 

@@ -20,10 +20,11 @@ from agentkit.errors import (
     StoreUnavailable,
 )
 from agentkit_sql.dialect import ROWS, Dialect, Params, Script, Statement, compiled
-from agentkit_sql.port import SqlSettings, parsed, settings_from
+from agentkit_sql.port import parsed, settings_from
 from agentkit_sql.postgresql_bell import Listener, Listening, PostgresBell
 from agentkit_sql.schema import metadata
 from agentkit_sql.server import Driver, Server
+from agentkit_sql.server_settings import ServerSettings
 from agentkit_sql.within import same_server
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 COMPILER = URL.create("postgresql+asyncpg").get_dialect()()  # writes DDL; no driver is loaded
 FORMS = "postgresql://user:password@host:5432/database"
-TIMEOUTS_PER_LEASE = 4.5  # a process that is stopped in a transaction blocks a take-over as long as the server lets it
-ANSWER_AFTER = 2.0  # times the server's own timeout: by then it has answered, unless the line is dead
 MIGRATION_LOCK = 0x61676B74  # "agkt": of all that share the database nobody else takes this one
 
 HOT = "fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0"
@@ -59,25 +58,17 @@ STORAGE = {
 }
 
 
-class PostgresSettings(SqlSettings):
+class PostgresSettings(ServerSettings):
     """What may stand in a `postgresql://` URL."""
 
     driver: Literal["asyncpg", "psycopg"]
-    host: str = "localhost"  # as libpq has it; a folder names a socket
     port: int = Field(default=5432, ge=1, le=65535)  # PostgreSQL's own
-    user: str | None = None  # the driver's default: PGUSER, or the name of the process's user
-    password: SecretStr | None = None  # the driver's default: PGPASSWORD, ~/.pgpass
     database: str | None = None  # the driver's default: PGDATABASE, or the user's name
     schema_: str | None = Field(default=None, alias="schema")  # the role's search_path; it is created when it is missing
     sslmode: str = "prefer"  # libpq's own; write verify-full where the line is not yours
     sslrootcert: str | None = None
     sslcert: str | None = None
     sslkey: str | None = None
-    connect_timeout_s: float = Field(default=5.0, gt=0)  # a server on the same continent answers in milliseconds
-    pool_size: int = Field(default=8, ge=1, le=1000)  # beside the lane's and the beat's; two an idle core keep a server busy
-    statement_timeout_s: float = Field(default=2.0, gt=0)  # under a quarter of the default lease of 10 s
-    idle_in_transaction_s: float = Field(default=2.0, gt=0)  # the same, for a process that stopped between two statements
-    max_depth: int = Field(default=1_000_000, ge=1)  # undelivered tickets: about 1 GB, far more than is drained before anybody looks
     pgbouncer: bool = False  # a pooler in transaction mode stands before the server: nothing is kept in a session
     listen_url: SecretStr | None = None  # behind a pooler: the server itself, for LISTEN; without it changes are looked for once a second
 
@@ -101,10 +92,6 @@ class PostgresSettings(SqlSettings):
     @property
     def store(self) -> str:
         return f"postgresql://{self.host}:{self.port}/{self.database or ''}"
-
-    @property
-    def min_lease_s(self) -> float:
-        return TIMEOUTS_PER_LEASE * max(self.statement_timeout_s, self.idle_in_transaction_s)
 
     @property
     def dsn(self) -> str:
@@ -159,8 +146,7 @@ class PostgresSettings(SqlSettings):
         return await Server.attach(self, self._server, self.dialect(clock))
 
     def _server(self) -> Server:
-        answer_s = ANSWER_AFTER * self.statement_timeout_s + self.idle_in_transaction_s
-        return Server(self.store, driver_of(self), bell=self._bell(), pool_size=self.pool_size, answer_s=answer_s)
+        return Server(self.store, driver_of(self), bell=self._bell(), pool_size=self.pool_size, answer_s=self.answer_s)
 
     def _bell(self) -> Callable[[News], PostgresBell] | None:
         """Behind a pooler LISTEN needs the server itself."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from agentkit.ports.records import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,16 +18,7 @@ ASKED = (
 FACTS = "SELECT name, setting FROM pg_settings WHERE name = ANY(?)"
 
 
-class Found(NamedTuple):
-    """One thing looked at, as `agentkit doctor` shows it: `ok`, `note`, `warn` or `fail`; what; what is so; what to do."""
-
-    level: str
-    what: str
-    says: str
-    do: str = ""
-
-
-def advice(facts: Mapping[str, str], durability: str, *, connections: int) -> list[Found]:
+def advice(facts: Mapping[str, str], durability: str, *, connections: int) -> list[Finding]:
     """Findings about a server, from those of its settings that `ASKED` names.
 
     Args:
@@ -36,50 +29,50 @@ def advice(facts: Mapping[str, str], durability: str, *, connections: int) -> li
     return [_version(facts), _disk(facts, durability), *_replicas(facts), *_vacuum(facts), *_room(facts, connections), *_role(facts)]
 
 
-def _version(facts: Mapping[str, str]) -> Found:
+def _version(facts: Mapping[str, str]) -> Finding:
     says = f"PostgreSQL {facts.get('server_version', 'unknown')}"
     if int(facts.get("server_version_num", LEAST_VERSION)) < LEAST_VERSION:
-        return Found("fail", "postgresql", f"{says}: agentkit needs 12 or newer", "upgrade the server")
-    return Found("ok", "postgresql", says)
+        return Finding("fail", "postgresql", f"{says}: agentkit needs 12 or newer", "upgrade the server")
+    return Finding("ok", "postgresql", says)
 
 
-def _disk(facts: Mapping[str, str], durability: str) -> Found:
+def _disk(facts: Mapping[str, str], durability: str) -> Finding:
     lenient = durability == "memory"
     for name in ("fsync", "full_page_writes"):
         if facts.get(name) == "off":
-            return Found(
+            return Finding(
                 "note" if lenient else "fail", "postgresql disk", f"{name} is off: a power cut may ruin the database", "turn it on"
             )
     if facts.get("synchronous_commit") == "off":
         says = "synchronous_commit is off: a crash of the server loses up to a second of what was acknowledged"
-        return Found(
+        return Finding(
             "note" if durability in {"memory", "relaxed"} else "warn", "postgresql disk", says, "turn it on; relaxed agents ask for less"
         )
-    return Found("ok", "postgresql disk", "each durable commit is on the disk before it is answered")
+    return Finding("ok", "postgresql disk", "each durable commit is on the disk before it is answered")
 
 
-def _replicas(facts: Mapping[str, str]) -> list[Found]:
+def _replicas(facts: Mapping[str, str]) -> list[Finding]:
     if facts.get("synchronous_standby_names") or facts.get("synchronous_commit") not in {"remote_write", "remote_apply"}:
         return []
     says = f"synchronous_commit is {facts['synchronous_commit']}, but no replica is named: commits wait for none"
-    return [Found("note", "postgresql replicas", says, f"set synchronous_standby_names; see {GUIDE}")]
+    return [Finding("note", "postgresql replicas", says, f"set synchronous_standby_names; see {GUIDE}")]
 
 
-def _vacuum(facts: Mapping[str, str]) -> list[Found]:
+def _vacuum(facts: Mapping[str, str]) -> list[Finding]:
     if facts.get("autovacuum") != "off":
         return []
-    return [Found("fail", "postgresql", "autovacuum is off: the queue becomes slower by the hour", "turn it on")]
+    return [Finding("fail", "postgresql", "autovacuum is off: the queue becomes slower by the hour", "turn it on")]
 
 
-def _room(facts: Mapping[str, str], connections: int) -> list[Found]:
+def _room(facts: Mapping[str, str], connections: int) -> list[Finding]:
     most = int(facts.get("max_connections", 100))
     if most >= 4 * connections:
         return []
     says = f"max_connections is {most}, and each process opens up to {connections}"
-    return [Found("warn", "postgresql", says, f"raise it, lower ?pool_size=, or put PgBouncer in front; see {GUIDE}")]
+    return [Finding("warn", "postgresql", says, f"raise it, lower ?pool_size=, or put PgBouncer in front; see {GUIDE}")]
 
 
-def _role(facts: Mapping[str, str]) -> list[Found]:
+def _role(facts: Mapping[str, str]) -> list[Finding]:
     if facts.get("in_hot_standby") == "on" or facts.get("transaction_read_only") == "on":
-        return [Found("fail", "postgresql", "the server takes no writes: is it a replica?", "give the address of the primary")]
+        return [Finding("fail", "postgresql", "the server takes no writes: is it a replica?", "give the address of the primary")]
     return []

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentkit.clock import SYSTEM
+from agentkit.ports.ids import check_id
 from agentkit.ports.records import Claimed, Created, RunStatus, Written
 from agentkit_sql.news import OTHER, RUNS
 from agentkit_sql.port import LANE
@@ -18,7 +19,7 @@ from agentkit_sql.postgresql_advice import ASKED as ASKED_SETTINGS
 from agentkit_sql.postgresql_advice import FACTS, advice
 from agentkit_sql.rows import COLUMNS, ENTRY, FIELDS, TO_TELL, to_run
 from agentkit_sql.runs import SqlRuns
-from agentkit_sql.runs_create import check_id, row_of
+from agentkit_sql.runs_create import row_of
 from agentkit_sql.runs_write import SUSPECT_CRASHES, follows
 from agentkit_sql.server import Server, Undone
 from agentkit_sql.within import Within, connection_of
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from agentkit.clock import Clock
-    from agentkit.ports.records import ClaimRefusal, NewRun, ParentClaim, RunWrite
+    from agentkit.ports.records import ClaimRefusal, Finding, NewRun, ParentClaim, RunWrite
     from agentkit_sql.port import SqlSettings
-    from agentkit_sql.postgresql_advice import Found
 
 NOW = "(SELECT coalesce(?::float8, extract(epoch FROM clock_timestamp())::float8) AS now)"
 REMEMBERED = 20_000  # runs: more than are at work in one process; those that were lost are forgotten together
@@ -211,7 +211,7 @@ class PostgresRuns(SqlRuns):
                 break
         return gone
 
-    async def findings(self, durability: str) -> list[Found]:
+    async def findings(self, durability: str) -> list[Finding]:
         """What `agentkit doctor` is to say about the settings of the server, for runs of this durability class."""
         settings = self.settings
         assert isinstance(settings, PostgresSettings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentkit.errors import InvalidKey
+from agentkit.ports.ids import check_id
 from agentkit.ports.records import Created
 from agentkit_sql.dialect import Statement
 from agentkit_sql.rows import COLUMNS, DELAY, ENTRY, PARKED, READY, WINDOW, select_runs, to_run
@@ -14,18 +14,6 @@ if TYPE_CHECKING:
 
     from agentkit.ports.records import NewRun, ParentClaim, Run
     from agentkit_sql.dialect import Dialect, Script
-
-MAX_ID_BYTES = 512  # what the strictest of the planned servers can index
-
-
-def check_id(run_id: str) -> None:
-    """Raises `InvalidKey` for an id that a store could not keep byte for byte."""
-    try:
-        size = len(run_id.encode())
-    except UnicodeEncodeError as exc:
-        raise InvalidKey(run_id, "a run id is text that has a UTF-8 form") from exc
-    if not 0 < size <= MAX_ID_BYTES or "\0" in run_id:
-        raise InvalidKey(run_id, f"a run id has 1 to {MAX_ID_BYTES} bytes of UTF-8 without a zero byte")
 
 
 class CreateScripts:

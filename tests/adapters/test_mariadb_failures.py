@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
 
@@ -27,11 +28,10 @@ from agentkit.testing.crash import until
 from agentkit.testing.runs_base import bodies, completed, create, entries, entry, get, reap, register, start, statuses, sweep, write
 from agentkit_sql import Sql, SqlRuns
 from agentkit_sql.dialect import Script, Statement
+from tests.adapters.opening import HASTY, opened
 from tests.servers.mariadb import Mariadb
 from tests.servers.process import REPOSITORY, private
 from tests.servers.proxy import Proxy
-
-HASTY = "statement_timeout_s=1&idle_in_transaction_s=1"
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +42,16 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def store(mariadb_url: str) -> AsyncIterator[SqlRuns]:
-    store = Sql(f"{mariadb_url}?{HASTY}").runs
-    await store.open()
-    yield store
-    await store.aclose()
+    async with opened(Sql(f"{mariadb_url}?{HASTY}").runs) as store:
+        yield store
 
 
-def through(proxy: Proxy, mariadb: Mariadb, url: str) -> str:
-    return url.replace(f":{mariadb.port}/", f":{proxy.port}/") + f"?{HASTY}"
+@asynccontextmanager
+async def through_a_proxy(mariadb: Mariadb, url: str) -> AsyncGenerator[tuple[SqlRuns, Proxy]]:
+    """A store, and the proxy between it and its server."""
+    with Proxy(mariadb.port) as proxy:
+        async with opened(Sql(url.replace(f":{mariadb.port}/", f":{proxy.port}/") + f"?{HASTY}").runs) as store:
+            yield store, proxy
 
 
 async def test_a_deadlock_undoes_one_transaction_whole_and_it_is_run_again(store: SqlRuns) -> None:
@@ -87,9 +89,7 @@ async def test_a_row_locked_for_too_long_is_an_error_that_says_so_and_nothing_wa
 
 
 async def test_a_commit_whose_answer_is_lost_is_sent_again_and_lands_once(mariadb: Mariadb, mariadb_url: str) -> None:
-    with Proxy(mariadb.port) as proxy:
-        store = Sql(through(proxy, mariadb, mariadb_url)).runs
-        await store.open()
+    async with through_a_proxy(mariadb, mariadb_url) as (store, proxy):
         worker_id, run = await start(store, "run-1")
         for seq, cut in ((1, proxy.cut_after), (2, proxy.cut_before)):
             happened = cut(b"COMMIT")
@@ -100,13 +100,10 @@ async def test_a_commit_whose_answer_is_lost_is_sent_again_and_lands_once(mariad
                 [written] = await store.write(worker_id, [write(run, [entry(seq, b"%d" % seq)])])
                 assert written.verdict == "ok"
         assert await bodies(store, "run-1") == [b"1", b"2"]
-        await store.aclose()
 
 
 async def test_a_release_whose_answer_is_lost_is_sent_again_and_lands_once(mariadb: Mariadb, mariadb_url: str) -> None:
-    with Proxy(mariadb.port) as proxy:
-        store = Sql(through(proxy, mariadb, mariadb_url)).runs
-        await store.open()
+    async with through_a_proxy(mariadb, mariadb_url) as (store, proxy):
         worker_id, run = await start(store, "run-1")
         proxy.cut_after(b"COMMIT")
         with pytest.raises(StoreUnavailable):
@@ -114,20 +111,16 @@ async def test_a_release_whose_answer_is_lost_is_sent_again_and_lands_once(maria
         [written] = await store.write(worker_id, [write(run, [entry(1)], release=completed())])
         assert written.verdict == "ok"
         assert (await get(store, "run-1")).status == RunStatus.COMPLETED
-        await store.aclose()
 
 
 async def test_connections_that_died_while_idle_are_replaced_unnoticed(mariadb: Mariadb, mariadb_url: str) -> None:
-    with Proxy(mariadb.port) as proxy:
-        store = Sql(through(proxy, mariadb, mariadb_url)).runs
-        await store.open()
+    async with through_a_proxy(mariadb, mariadb_url) as (store, proxy):
         worker_id, run = await start(store, "run-1")
         for seq in (1, 2):
             await store.write(worker_id, [write(run, [entry(seq)])])
             proxy.cut()
         assert await store.beat(worker_id) is not None
         assert len(await store.load("run-1")) == 2
-        await store.aclose()
 
 
 async def test_what_was_acknowledged_survives_kill_9_of_the_server_and_the_store_goes_on() -> None:

@@ -14,10 +14,9 @@ from agentkit.testing.contract import race
 from agentkit.testing.runs_base import create, get, new, start, sweep
 from agentkit_sql import Sql, SqlRuns
 from agentkit_sql.dialect import Script, Statement
+from tests.adapters.opening import HASTY, opened
 from tests.servers.mariadb import GUARDED, PASSWORD, Mariadb
 from tests.servers.process import certify, private
-
-HASTY = "statement_timeout_s=1&idle_in_transaction_s=1"
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +27,8 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def store(mariadb_url: str) -> AsyncIterator[SqlRuns]:
-    store = Sql(f"{mariadb_url}?{HASTY}").runs
-    await store.open()
-    yield store
-    await store.aclose()
+    async with opened(Sql(f"{mariadb_url}?{HASTY}").runs) as store:
+        yield store
 
 
 async def test_ids_that_a_collation_would_call_one_are_three_runs(store: SqlRuns) -> None:
@@ -130,8 +127,8 @@ async def test_a_first_migration_that_was_cut_off_is_finished_by_the_next(mariad
 
 
 async def test_ten_processes_that_start_together_migrate_once(mariadb_url: str) -> None:
-    opened = f"async def main():\n s = Sql({mariadb_url!r}).runs\n await s.open()\n await s.aclose()\n"
-    program = f"import anyio\nfrom agentkit_sql import Sql\n{opened}anyio.run(main)"
+    opening = f"async def main():\n s = Sql({mariadb_url!r}).runs\n await s.open()\n await s.aclose()\n"
+    program = f"import anyio\nfrom agentkit_sql import Sql\n{opening}anyio.run(main)"
 
     async def process() -> int:
         return (await anyio.run_process([sys.executable, "-c", program], check=False)).returncode

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-
 import pytest
 
-from agentkit.testing.clock import FakeClock
-from agentkit.testing.limits import LimitsContract
-from agentkit.testing.queue import QueueContract
-from agentkit.testing.runs import RunStoreContract
-from agentkit.testing.values import ValuesContract
-from agentkit_sql import Sql, SqlLimits, SqlQueue, SqlRuns, SqlValues
+from agentkit_sql import Sql
+from tests.adapters.laws import Backend, LimitLaws, QueueLaws, RunLaws, ValueLaws
 
 
 @pytest.fixture(scope="module", params=["asyncpg", "psycopg"])
@@ -26,79 +20,17 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def url(postgresql_url: str, driver: str) -> str:
-    return postgresql_url.replace("postgresql://", f"postgresql+{driver}://")
+def backend(postgresql_url: str, driver: str) -> Backend:
+    return Backend(Sql, postgresql_url.replace("postgresql://", f"postgresql+{driver}://"), own="pool_size=3")
 
 
-class TestPostgresRuns(RunStoreContract):
-    @pytest.fixture
-    async def store(self, url: str, clock: FakeClock) -> AsyncIterator[SqlRuns]:
-        store = Sql(url, clock=clock).runs
-        await store.open()
-        yield store
-        await store.aclose()
-
-    @pytest.fixture
-    async def second(self, store: SqlRuns, url: str, clock: FakeClock) -> AsyncIterator[SqlRuns]:
-        """With other settings, so that it has connections of its own, as another process has."""
-        store = Sql(f"{url}?pool_size=3", clock=clock).runs
-        await store.open()
-        yield store
-        await store.aclose()
-
-    @pytest.fixture
-    async def reopen(self, store: SqlRuns) -> Callable[[], Awaitable[SqlRuns]]:
-        async def reopened() -> SqlRuns:
-            await store.aclose()
-            await store.open()
-            return store
-
-        return reopened
+class TestPostgresRuns(RunLaws): ...
 
 
-class TestPostgresQueue(QueueContract):
-    @pytest.fixture
-    async def queue(self, url: str, clock: FakeClock) -> AsyncIterator[SqlQueue]:
-        queue = Sql(f"{url}?max_depth={self.max_depth}", clock=clock).queue
-        await queue.open()
-        yield queue
-        await queue.aclose()
-
-    @pytest.fixture
-    async def second(self, queue: SqlQueue, url: str, clock: FakeClock) -> AsyncIterator[SqlQueue]:
-        queue = Sql(f"{url}?max_depth={self.max_depth}&pool_size=3", clock=clock).queue
-        await queue.open()
-        yield queue
-        await queue.aclose()
+class TestPostgresQueue(QueueLaws): ...
 
 
-class TestPostgresValues(ValuesContract):
-    @pytest.fixture
-    async def store(self, url: str, clock: FakeClock) -> AsyncIterator[SqlValues]:
-        store = Sql(url, clock=clock).values
-        await store.open()
-        yield store
-        await store.aclose()
-
-    @pytest.fixture
-    async def second(self, store: SqlValues, url: str, clock: FakeClock) -> AsyncIterator[SqlValues]:
-        store = Sql(f"{url}?pool_size=3", clock=clock).values
-        await store.open()
-        yield store
-        await store.aclose()
+class TestPostgresValues(ValueLaws): ...
 
 
-class TestPostgresLimits(LimitsContract):
-    @pytest.fixture
-    async def store(self, url: str, clock: FakeClock) -> AsyncIterator[SqlLimits]:
-        store = Sql(url, clock=clock).limits
-        await store.open()
-        yield store
-        await store.aclose()
-
-    @pytest.fixture
-    async def second(self, store: SqlLimits, url: str, clock: FakeClock) -> AsyncIterator[SqlLimits]:
-        store = Sql(f"{url}?pool_size=3", clock=clock).limits
-        await store.open()
-        yield store
-        await store.aclose()
+class TestPostgresLimits(LimitLaws): ...

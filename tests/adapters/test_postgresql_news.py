@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -16,10 +15,9 @@ from agentkit.ports.queue import Ticket
 from agentkit.ports.records import Entry, Release, Run, RunStatus, RunWrite
 from agentkit.testing.runs_base import claim, entry, new, parked, reap, register, start, write
 from agentkit_sql import Sql, SqlRuns
+from tests.adapters.opening import IMPATIENT, connected
 from tests.servers.postgresql import PgBouncer, Postgresql
 from tests.servers.process import private
-
-IMPATIENT = "statement_timeout_s=0.5&idle_in_transaction_s=0.5"
 
 
 @pytest.fixture(scope="module")
@@ -33,25 +31,13 @@ def driver(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@asynccontextmanager
-async def opened(url: str, options: str = "") -> AsyncGenerator[SqlRuns]:
-    """A store with connections of its own, as another process has them."""
-    own = f"max_depth={uuid4().int % 1_000_000 + 1}"
-    store = Sql(f"{url}?{own}" + (f"&{options}" if options else "")).runs
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.aclose()
-
-
 async def verdicts(store: SqlRuns, worker_id: str, batch: list[RunWrite]) -> list[str]:
     return [written.verdict for written in await store.write(worker_id, batch)]
 
 
 async def test_a_listener_whose_connection_was_cut_listens_again(postgresql: Postgresql, postgresql_url: str, driver: str) -> None:
     url = postgresql_url.replace("postgresql://", f"postgresql+{driver}://")
-    async with opened(postgresql_url) as writer, opened(url) as store:
+    async with connected(postgresql_url) as writer, connected(url) as store:
         seen = await store.changed(0, 0.5)
         for number in range(2):
             statement = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ILIKE '%LISTEN%' AND pid <> pg_backend_pid()"
@@ -64,7 +50,7 @@ async def test_a_listener_whose_connection_was_cut_listens_again(postgresql: Pos
 
 async def test_changes_are_told_to_other_processes_at_once(postgresql_url: str, driver: str) -> None:
     url = postgresql_url.replace("postgresql://", f"postgresql+{driver}://")
-    async with opened(postgresql_url) as writer, opened(url) as store:
+    async with connected(postgresql_url) as writer, connected(url) as store:
         worker_id, run = await start(writer, "run-1")
         seen = await store.changed(0, 0)
         with anyio.fail_after(20):
@@ -109,7 +95,7 @@ async def life(store: SqlRuns) -> None:
 
 async def test_a_pooler_by_transaction_serves_all_that_a_store_is_asked(postgresql_url: str, bouncer: PgBouncer, driver: str) -> None:
     url = bouncer.url(postgresql_url.rpartition("/")[2]).replace("postgresql://", f"postgresql+{driver}://")
-    async with opened(url, f"pgbouncer=true&schema=s{uuid4().hex}&{IMPATIENT}") as store:
+    async with connected(url, f"pgbouncer=true&schema=s{uuid4().hex}&{IMPATIENT}") as store:
         await life(store)
         assert (await store.changed(0, 0)) > 0
         seen = await store.changed(0, 0)
@@ -118,7 +104,7 @@ async def test_a_pooler_by_transaction_serves_all_that_a_store_is_asked(postgres
 
 async def test_behind_a_pooler_listen_url_brings_the_news(postgresql_url: str, bouncer: PgBouncer) -> None:
     url = bouncer.url(postgresql_url.rpartition("/")[2])
-    async with opened(postgresql_url) as writer, opened(url, f"pgbouncer=true&listen_url={quote(postgresql_url, safe='')}") as store:
+    async with connected(postgresql_url) as writer, connected(url, f"pgbouncer=true&listen_url={quote(postgresql_url, safe='')}") as store:
         seen = await store.changed(0, 0)
         with anyio.fail_after(20):
             while await store.changed(seen, 0.2) == seen:

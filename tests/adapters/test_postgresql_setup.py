@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
-from typing import Any, cast
 from uuid import uuid4
 
 import anyio
@@ -25,6 +24,8 @@ from agentkit_sql.postgresql import PostgresDialect, PostgresSettings, driver_of
 from agentkit_sql.postgresql_asyncpg import numbered
 from agentkit_sql.schema import FIRST, migrate
 from agentkit_sql.server import Server, drive
+from tests.adapters.opening import opened
+from tests.adapters.statements import statements
 from tests.servers.postgresql import GUARDED, PASSWORD, Postgresql
 from tests.servers.process import private
 
@@ -40,10 +41,8 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def store(postgresql_url: str) -> AsyncIterator[SqlRuns]:
-    store = Sql(postgresql_url).runs
-    await store.open()
-    yield store
-    await store.aclose()
+    async with opened(Sql(postgresql_url).runs) as store:
+        yield store
 
 
 def somewhere() -> str:
@@ -185,20 +184,6 @@ async def test_two_schemas_of_one_database_know_nothing_of_each_other(postgresql
 
 
 # How statements find rows
-
-
-def statements(scripts: object) -> dict[str, str]:
-    """All that an adapter or its scripts hold, by where they stand."""
-    found: dict[str, str] = {}
-    held: dict[str, Any] = vars(scripts)
-    for name, one in held.items():
-        several = cast("list[object]", one if isinstance(one, list) else [one])
-        for number, statement in enumerate(several):
-            if isinstance(statement, Statement):
-                found[f"{type(scripts).__name__}.{name}.{number}"] = statement.sql
-            elif type(statement).__module__.startswith("agentkit_sql.") and hasattr(statement, "__dict__"):
-                found |= statements(statement)
-    return found
 
 
 HOT = {

@@ -19,7 +19,7 @@ GOOD = {
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """The driver needs asyncio."""
+    """The driver runs on asyncio alone."""
     return "asyncio"
 
 

@@ -1,8 +1,8 @@
-"""The laws of the run store, on a cluster of three: the keys of each script lie in one slot."""
+"""The laws of the ports, on a cluster of three: the keys of each script lie in one slot."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from uuid import uuid4
 
@@ -11,17 +11,17 @@ import pytest
 
 from agentkit.errors import StoreBusy, StoreUnavailable
 from agentkit.ports.records import RunStatus
-from agentkit.testing.clock import FakeClock
 from agentkit.testing.contract import race
-from agentkit.testing.runs import RunStoreContract
 from agentkit.testing.runs_base import completed, create, entry, start, write, write_one
+from agentkit_redis import Redis as Ports
 from agentkit_redis.runs import RedisRuns, from_url
+from tests.adapters.laws import Backend, LimitLaws, QueueLaws, RunLaws, ValueLaws
 from tests.servers.redis import SLOTS, Redis, redis_cluster
 
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """The driver needs asyncio."""
+    """The driver runs on asyncio alone."""
     return "asyncio"
 
 
@@ -36,29 +36,21 @@ def url(nodes: list[Redis]) -> str:
     return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in nodes)}?prefix={uuid4().hex}"
 
 
-class TestRedisClusterRuns(RunStoreContract):
-    @pytest.fixture
-    async def store(self, url: str, clock: FakeClock) -> AsyncIterator[RedisRuns]:
-        store = from_url(url, clock=clock)
-        await store.open()
-        yield store
-        await store.aclose()
+@pytest.fixture
+def backend(url: str) -> Backend:
+    return Backend(Ports, url, own="max_connections=3")
 
-    @pytest.fixture
-    async def second(self, store: RedisRuns, url: str, clock: FakeClock) -> AsyncIterator[RedisRuns]:
-        store = from_url(f"{url}&timeout_s=6", clock=clock)
-        await store.open()
-        yield store
-        await store.aclose()
 
-    @pytest.fixture
-    async def reopen(self, store: RedisRuns) -> Callable[[], Awaitable[RedisRuns]]:
-        async def reopened() -> RedisRuns:
-            await store.aclose()
-            await store.open()
-            return store
+class TestRedisClusterRuns(RunLaws): ...
 
-        return reopened
+
+class TestRedisClusterQueue(QueueLaws): ...
+
+
+class TestRedisClusterValues(ValueLaws): ...
+
+
+class TestRedisClusterLimits(LimitLaws): ...
 
 
 async def moving(nodes: list[Redis], store: RedisRuns, run_id: str) -> tuple[int, Redis, Redis, str]:

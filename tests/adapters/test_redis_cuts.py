@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -32,6 +32,7 @@ from agentkit.testing.runs_base import (
 )
 from agentkit_redis.connection import Call, Client
 from agentkit_redis.runs import RedisRuns, from_url
+from tests.adapters.opening import opened
 from tests.servers.proxy import Proxy
 from tests.servers.redis import Redis
 
@@ -42,7 +43,7 @@ steps = pytest.mark.parametrize("step", range(MOST_STEPS))
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """The driver needs asyncio."""
+    """The driver runs on asyncio alone."""
     return "asyncio"
 
 
@@ -63,18 +64,11 @@ async def stores(redis_url: str, redis_server: Redis) -> AsyncGenerator[tuple[Re
     """The one that is cut off, another one, and the proxy between the first and the server."""
     clock = FakeClock()
     with Proxy(redis_server.port) as proxy:
-        async with opened(f"redis://127.0.0.1:{proxy.port}/0", clock) as cut_off, opened(redis_url, clock) as other:
+        async with (
+            opened(from_url(f"redis://127.0.0.1:{proxy.port}/0", clock=clock)) as cut_off,
+            opened(from_url(redis_url, clock=clock)) as other,
+        ):
             yield cut_off, other, proxy
-
-
-@asynccontextmanager
-async def opened(url: str, clock: FakeClock) -> AsyncGenerator[RedisRuns]:
-    store = from_url(url, clock=clock)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.aclose()
 
 
 async def cut(proxy: Proxy, step: int, work: Callable[[], Awaitable[object]], *, after: bool) -> None:

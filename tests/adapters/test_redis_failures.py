@@ -38,6 +38,7 @@ from agentkit.testing.runs_base import (
     write_one,
 )
 from agentkit_redis.runs import RedisRuns, from_url
+from tests.adapters.opening import opened
 from tests.servers.process import private
 from tests.servers.proxy import Proxy
 from tests.servers.redis import Redis, redis_cluster, watched_redis
@@ -49,24 +50,14 @@ GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "operate-redis.md"
 
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
-    """The driver needs asyncio."""
+    """The driver runs on asyncio alone."""
     return "asyncio"
 
 
 @pytest.fixture
 async def store(redis_url: str) -> AsyncIterator[RedisRuns]:
-    async with opened(redis_url) as store:
+    async with opened(from_url(redis_url)) as store:
         yield store
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncGenerator[RedisRuns]:
-    store = from_url(url)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.aclose()
 
 
 async def until_done(work: Callable[[], Awaitable[T]]) -> T:
@@ -94,7 +85,7 @@ async def test_a_server_that_forgot_its_scripts_is_given_them_again(store: Redis
 
 async def test_a_write_whose_answer_was_lost_is_there_once_when_sent_again(redis_url: str, redis_server: Redis) -> None:
     with Proxy(redis_server.port) as proxy:
-        async with opened(f"redis://127.0.0.1:{proxy.port}/0") as store:
+        async with opened(from_url(f"redis://127.0.0.1:{proxy.port}/0")) as store:
             worker_id, run = await start(store, "run-1")
             for number, release in enumerate((None, parked(run)), 1):
                 batch = [write(run, [entry(number)], release=release)]
@@ -110,7 +101,7 @@ async def test_a_write_whose_answer_was_lost_is_there_once_when_sent_again(redis
 
 async def test_a_write_that_never_arrived_is_there_when_sent_again(redis_url: str, redis_server: Redis) -> None:
     with Proxy(redis_server.port) as proxy:
-        async with opened(f"redis://127.0.0.1:{proxy.port}/0") as store:
+        async with opened(from_url(f"redis://127.0.0.1:{proxy.port}/0")) as store:
             worker_id, run = await start(store, "run-1")
             proxy.cut_before(b"EVALSHA")
             with pytest.raises(StoreUnavailable):
@@ -121,7 +112,7 @@ async def test_a_write_that_never_arrived_is_there_when_sent_again(redis_url: st
 
 async def test_a_signal_whose_answer_was_lost_woke_the_run_and_the_sweep_finds_its_ticket(redis_url: str, redis_server: Redis) -> None:
     with Proxy(redis_server.port) as proxy:
-        async with opened(f"redis://127.0.0.1:{proxy.port}/0") as store:
+        async with opened(from_url(f"redis://127.0.0.1:{proxy.port}/0")) as store:
             worker_id, run = await start(store, "run-1")
             await write_one(store, worker_id, write(run, release=parked(run)))
             proxy.cut_after(b"EVALSHA")
@@ -138,7 +129,7 @@ async def test_connections_that_the_server_closed_cost_one_error_at_most(store: 
 
 
 async def test_what_was_acknowledged_is_there_after_kill_9_of_a_server_that_syncs_always() -> None:
-    async with private(Redis, appendonly="yes", appendfsync="always") as server, opened(server.url) as store:
+    async with private(Redis, appendonly="yes", appendfsync="always") as server, opened(from_url(server.url)) as store:
         worker_id, run = await start(store, "run-1")
         for seq in range(1, 51):
             assert (await write_one(store, worker_id, write(run, [entry(seq)]))).verdict == "ok"
@@ -151,7 +142,7 @@ async def test_what_was_acknowledged_is_there_after_kill_9_of_a_server_that_sync
 
 
 async def test_a_server_that_hangs_is_reported_and_nothing_is_lost_or_doubled(redis_url: str) -> None:
-    async with private(Redis) as server, opened(f"{server.url}?timeout_s=0.5") as store:
+    async with private(Redis) as server, opened(from_url(f"{server.url}?timeout_s=0.5")) as store:
         worker_id, run = await start(store, "run-1")
         await anyio.to_thread.run_sync(server.pause)
         try:
@@ -222,7 +213,7 @@ async def until_ended(store: RunStore, run_id: str) -> Run:
 
 async def test_a_server_that_is_slow_is_waited_for_and_one_that_is_too_slow_is_not(redis_url: str, redis_server: Redis) -> None:
     with Proxy(redis_server.port) as proxy:
-        async with opened(f"redis://127.0.0.1:{proxy.port}/0?timeout_s=2") as store:
+        async with opened(from_url(f"redis://127.0.0.1:{proxy.port}/0?timeout_s=2")) as store:
             worker_id, run = await start(store, "run-1")
             proxy.slow(0.1)
             assert await store.write(worker_id, [write(run, [entry(1)])]) == [Written("ok", 0)]
@@ -235,7 +226,7 @@ async def test_a_server_that_is_slow_is_waited_for_and_one_that_is_too_slow_is_n
 
 
 async def test_a_server_without_memory_says_so_and_goes_on_when_it_has_some() -> None:
-    async with private(Redis, maxmemory="4mb", maxmemory_policy="noeviction") as server, opened(server.url) as store:
+    async with private(Redis, maxmemory="4mb", maxmemory_policy="noeviction") as server, opened(from_url(server.url)) as store:
         worker_id, run = await start(store, "run-1")
         written, busy = 0, None
         while busy is None and written < 1000:
@@ -257,7 +248,7 @@ async def test_a_replica_refuses_writes_and_the_error_names_the_way_out() -> Non
     async with (
         private(Redis) as primary,
         private(Redis, replicaof=f"127.0.0.1 {primary.port}") as replica,
-        opened(replica.url) as store,
+        opened(from_url(replica.url)) as store,
     ):
         with pytest.raises(StoreBusy, match=r"redis\+sentinel"):
             await store.create([new("run-1")])
@@ -266,7 +257,7 @@ async def test_a_replica_refuses_writes_and_the_error_names_the_way_out() -> Non
 @pytest.mark.parametrize("clustered", [False, True], ids=["one server", "cluster"])
 async def test_a_zombie_writes_and_claims_nothing_after_its_take_over(redis_url: str, *, clustered: bool) -> None:
     async def zombie(url: str) -> None:
-        async with opened(url) as store, opened(f"{url}?timeout_s=6") as other:
+        async with opened(from_url(url)) as store, opened(from_url(f"{url}?timeout_s=6")) as other:
             worker_id, run = await start(store, "run-1")
             await write_one(store, worker_id, write(run, [entry(1)]))
             assert run_ids((await reap(other, worker_id)).tickets) == ["run-1"]
@@ -286,7 +277,7 @@ async def test_a_zombie_writes_and_claims_nothing_after_its_take_over(redis_url:
 async def test_a_sentinel_names_the_new_primary_and_the_runs_go_on_there() -> None:
     async with watched_redis() as watched:
         url = f"redis+sentinel://127.0.0.1:{watched.sentinel.port}/main?wait_replicas=1&timeout_s=2"
-        async with opened(url) as store:
+        async with opened(from_url(url)) as store:
             worker_id, run = await start(store, "run-1")
             assert (await write_one(store, worker_id, write(run, entries([1, 2, 3])))).verdict == "ok"
             await anyio.to_thread.run_sync(watched.primary.kill)
@@ -317,7 +308,7 @@ async def until_told(work: Callable[[], Awaitable[object]], words: str) -> None:
 
 async def test_tls_is_spoken_with_a_server_whose_certificate_is_trusted_and_with_no_other() -> None:
     async with private(Redis, tls=True) as server:
-        async with opened(f"{server.url}?ca_file={server.certificate}") as store:
+        async with opened(from_url(f"{server.url}?ca_file={server.certificate}")) as store:
             await create(store, "run-1")
         with pytest.raises(StoreUnavailable, match=r"(?i)certificate"):
             await from_url(server.url).open()
@@ -329,12 +320,12 @@ async def test_the_least_rights_of_the_guide_are_enough_and_less_is_told(redis_s
     await ask(redis_server, "ACL SETUSER limited on >right ~other:* +@all")
     port = redis_server.port
     try:
-        async with opened(f"redis://agentkit:right@127.0.0.1:{port}/0") as store:
+        async with opened(from_url(f"redis://agentkit:right@127.0.0.1:{port}/0")) as store:
             await everything(store)
         with pytest.raises(InvalidSetting, match="refuses that user and password") as told:
             await from_url(f"redis://agentkit:wrong@127.0.0.1:{port}/0").open()
         assert "wrong" not in str(told.value)
-        async with opened(f"redis://limited:right@127.0.0.1:{port}/0") as store:
+        async with opened(from_url(f"redis://limited:right@127.0.0.1:{port}/0")) as store:
             with pytest.raises(StoreError, match="grant it"):
                 await create(store, "run-1")
     finally:

@@ -21,6 +21,7 @@ from agentkit.testing.queue_base import KIND, SERVED, runs, ticket, tickets
 from agentkit_redis import Redis as Ports
 from agentkit_redis.queue import FINISH, RedisQueue
 from tests.adapters import redis_queue_child
+from tests.adapters.opening import opened
 from tests.servers.process import private
 from tests.servers.proxy import Proxy
 from tests.servers.redis import Redis, redis_cluster, watched_redis
@@ -36,19 +37,9 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@asynccontextmanager
-async def opened(url: str) -> AsyncGenerator[RedisQueue]:
-    queue = Ports(url).queue
-    await queue.open()
-    try:
-        yield queue
-    finally:
-        await queue.aclose()
-
-
 @pytest.fixture
 async def queue(redis_url: str) -> AsyncIterator[RedisQueue]:
-    async with opened(redis_url) as queue:
+    async with opened(Ports(redis_url).queue) as queue:
         yield queue
 
 
@@ -119,7 +110,7 @@ async def test_a_task_longer_than_its_lease_runs_once_while_it_is_renewed(queue:
     others: list[Lease] = []
 
     async def wait_for_it() -> None:
-        async with opened(redis_url) as other:
+        async with opened(Ports(redis_url).queue) as other:
             while True:
                 others.extend(await take(other, wait_s=1.0))
 
@@ -190,7 +181,7 @@ async def through(queue: RedisQueue, trouble: Callable[[], object]) -> Crowd:
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
 async def test_no_worker_ends_and_nothing_is_lost_or_done_again_when_the_server_is_started_anew(how: str) -> None:
-    async with private(Redis, appendonly="yes", appendfsync="always") as server, opened(server.url) as queue:
+    async with private(Redis, appendonly="yes", appendfsync="always") as server, opened(Ports(server.url).queue) as queue:
 
         def restart() -> None:
             {"stop": server.stop, "kill": server.kill}[how]()
@@ -273,7 +264,7 @@ async def test_a_server_without_memory_takes_no_tickets_and_lets_those_it_has_be
 
 async def test_a_finish_whose_answer_was_lost_is_done_and_its_repetition_says_so(redis_server: Redis, redis_url: str) -> None:
     with Proxy(redis_server.port) as proxy:
-        async with opened(redis_url.replace(str(redis_server.port), str(proxy.port))) as queue:
+        async with opened(Ports(redis_url.replace(str(redis_server.port), str(proxy.port))).queue) as queue:
             await queue.put(tickets(2))
             leases = await take(queue, 2)
             cut = proxy.cut_after(FINISH.sha.encode())
@@ -287,7 +278,7 @@ async def test_a_finish_whose_answer_was_lost_is_done_and_its_repetition_says_so
 
 async def test_a_finish_that_never_arrived_can_be_repeated(redis_server: Redis, redis_url: str) -> None:
     with Proxy(redis_server.port) as proxy:
-        async with opened(redis_url.replace(str(redis_server.port), str(proxy.port))) as queue:
+        async with opened(Ports(redis_url.replace(str(redis_server.port), str(proxy.port))).queue) as queue:
             await queue.put([ticket(1)])
             leases = await take(queue)
             proxy.cut_before(FINISH.sha.encode())
@@ -377,12 +368,12 @@ async def test_the_names_of_workers_that_are_gone_are_forgotten_and_those_who_ho
     queue: RedisQueue, redis_server: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await queue.put(tickets(2))
-    async with opened(redis_url.replace("/0", "/0?timeout_s=4")) as gone:
+    async with opened(Ports(redis_url.replace("/0", "/0?timeout_s=4")).queue) as gone:
         await gone.finish(await take(gone))
     held = await take(queue)
     assert await consumers(redis_server) == 2
     monkeypatch.setattr("agentkit_redis.queue.CONSUMER_KEPT_S", 0.0)
-    async with opened(redis_url):
+    async with opened(Ports(redis_url).queue):
         assert await consumers(redis_server) == 1
     assert await queue.finish(held) == [True]
 
@@ -397,7 +388,7 @@ async def test_the_rights_that_the_guide_lists_are_enough_for_queue_values_and_l
     await ask(redis_server, f"ACL SETUSER agentkit {rule.replace('PASSWORD', 'right')}")
     try:
         url = f"redis://agentkit:right@127.0.0.1:{redis_server.port}/0"
-        async with opened(url) as queue:
+        async with opened(Ports(url).queue) as queue:
             await everything(queue, url)
     finally:
         await ask(redis_server, "ACL DELUSER agentkit")
@@ -430,7 +421,7 @@ async def everything(queue: RedisQueue, url: str) -> None:
 
 
 async def test_the_queue_works_on_a_cluster_whose_slots_lie_on_three_servers() -> None:
-    async with redis_cluster() as nodes, opened(f"redis+cluster://127.0.0.1:{nodes[0].port}") as queue:
+    async with redis_cluster() as nodes, opened(Ports(f"redis+cluster://127.0.0.1:{nodes[0].port}").queue) as queue:
         got: list[Lease] = []
 
         async def wait() -> None:
@@ -451,7 +442,7 @@ async def test_the_queue_works_on_a_cluster_whose_slots_lie_on_three_servers() -
 
 
 async def test_the_queue_goes_on_with_the_replica_after_a_failover() -> None:
-    async with watched_redis() as watched, opened(f"redis+sentinel://127.0.0.1:{watched.sentinel.port}/main") as queue:
+    async with watched_redis() as watched, opened(Ports(f"redis+sentinel://127.0.0.1:{watched.sentinel.port}/main").queue) as queue:
         await queue.put(tickets(100))
         await ask(watched.primary, "WAIT 1 5000")
         crowd = await through(queue, watched.primary.kill)

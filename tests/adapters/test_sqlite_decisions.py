@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from agentkit.clock import SYSTEM
 from agentkit_sql import Sql
-from agentkit_sql.dialect import Statement
 from agentkit_sql.queue_turns import WEIGHTS, QueueState, attempt_of, choose, in_turn, row_of
 from agentkit_sql.sqlite import connect
 from agentkit_sql.values import after_prefix
+from tests.adapters.statements import statements
 
 NEW = QueueState(0, 0, (0, 0, 0), (0.0, 0.0, 0.0))
 LARGE = ("runs", "journal", "inbox", "tickets")
@@ -62,20 +62,6 @@ def test_the_end_of_a_prefix_parts_those_that_have_it_from_those_beyond(prefix: 
     end = after_prefix(prefix)
     inside = prefix.encode() <= key.encode() and (end is None or key.encode() < end.encode())
     assert inside == key.startswith(prefix)
-
-
-def statements(scripts: object) -> dict[str, str]:
-    """All that an adapter or its scripts hold, by where they stand."""
-    found: dict[str, str] = {}
-    held: dict[str, Any] = vars(scripts)
-    for name, one in held.items():
-        several = cast("list[object]", one if isinstance(one, list) else [one])
-        for number, statement in enumerate(several):
-            if isinstance(statement, Statement):
-                found[f"{type(scripts).__name__}.{name}.{number}"] = statement.sql
-            elif type(statement).__module__.startswith("agentkit_sql.") and hasattr(statement, "__dict__"):
-                found |= statements(statement)
-    return found
 
 
 @pytest.mark.parametrize("port", ["runs", "queue", "values", "limits"])

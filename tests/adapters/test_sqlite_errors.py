@@ -17,6 +17,7 @@ from agentkit_sql import Sql, SqliteSettings, SqlRuns
 from agentkit_sql.dialect import ROWS, Dialect, Script, SqliteDialect
 from agentkit_sql.schema import FIRST, migrate
 from agentkit_sql.sqlite import connect, drive, translated
+from tests.adapters.opening import opened
 
 
 def run(run_id: str, body: bytes = b"{}") -> NewRun:
@@ -41,10 +42,8 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path) -> AsyncIterator[SqlRuns]:
-    store = Sql(f"sqlite:///{path}?busy_timeout_s=0.05").runs
-    await store.open()
-    yield store
-    await store.aclose()
+    async with opened(Sql(f"sqlite:///{path}?busy_timeout_s=0.05").runs) as store:
+        yield store
 
 
 @pytest.mark.parametrize(

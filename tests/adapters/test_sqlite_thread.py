@@ -22,6 +22,7 @@ from agentkit.tasks import Gate
 from agentkit_sql import Sql, SqlRuns
 from agentkit_sql.dialect import COUNT, ROWS, Script
 from agentkit_sql.sqlite import Checkpointer, Job, Owner, connect
+from tests.adapters.opening import opened
 
 TOPIC = "runs"
 
@@ -33,10 +34,8 @@ def path(tmp_path: Path) -> str:
 
 @pytest.fixture
 async def store(path: str) -> AsyncIterator[SqlRuns]:
-    store = Sql(f"sqlite:///{path}").runs
-    await store.open()
-    yield store
-    await store.aclose()
+    async with opened(Sql(f"sqlite:///{path}").runs) as store:
+        yield store
 
 
 class Commits:
@@ -189,7 +188,7 @@ async def test_a_port_can_be_opened_again_after_it_was_closed(store: SqlRuns, pa
 def test_ten_that_open_a_new_file_at_once_make_it_once(path: str) -> None:
     barrier = threading.Barrier(10)
 
-    def opened(_: int) -> int:
+    def first(_: int) -> int:
         barrier.wait()
         connection = connect(path, 10, SYSTEM)
         [(rows,)] = connection.execute("SELECT count(*) FROM queue_state").fetchall()
@@ -197,7 +196,7 @@ def test_ten_that_open_a_new_file_at_once_make_it_once(path: str) -> None:
         return int(rows)
 
     with ThreadPoolExecutor(10) as pool:
-        assert list(pool.map(opened, range(10))) == [1] * 10
+        assert list(pool.map(first, range(10))) == [1] * 10
 
 
 async def test_a_durable_write_waits_for_the_disk_and_a_relaxed_one_does_not(store: SqlRuns) -> None:

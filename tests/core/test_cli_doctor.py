@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from agentkit.cli import checks, host
-from agentkit.cli.checks import Finding, Worker
+from agentkit.cli.checks import Worker
 from agentkit.cli.host import Holder, Mount
+from agentkit.ports.records import Finding
 
 
 def levels(findings: list[Finding]) -> list[str]:

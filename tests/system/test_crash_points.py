@@ -8,9 +8,9 @@ import pytest
 from agentkit import Runtime
 from agentkit.ports.records import Entry, Run, RunQuery
 from agentkit.testing.crash import Child, Crew
-from tests.system import proof
-from tests.system.app import PARTS, Effects, Journey, journey_of, submit_journey
+from tests.system.app import Effects, Journey, submit_journey
 from tests.system.conftest import LEASE_S, MARKS, Opened
+from tests.system.journeys import ends_right, frozen_at, keeps_the_laws, killed_at
 
 pytestmark = MARKS
 
@@ -26,42 +26,23 @@ POINTS = [
     "before write COMPLETED", "after write COMPLETED",
     "before finish", "after finish", "before put", "after put", "before ticketed", "after ticketed",
 ]  # fmt: skip
-ids = [f"journey/part#1/{i}" for i in range(PARTS)]
-
-
-async def ends_right(runtime: Runtime, effects: Effects) -> None:
-    """The journey ends as if nothing had happened, and its history keeps every law."""
-    assert await proof.result_of(runtime, "journey", Journey) == journey_of(5, 7)
-    assert await proof.faults(runtime.store, ["journey", *ids], effects.lines()) == []
 
 
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_worker_killed_there_is_taken_over_and_the_run_ends_once(point: str, crew: Crew, opened: Opened, effects: Effects) -> None:
-    async with opened() as runtime:
-        await submit_journey(runtime)
-        worker = await crew.start(f"kill@{point}")
-        await worker.reached(point)
-        assert await worker.ended() == -9
-        async with opened(worker=True):
-            await ends_right(runtime, effects)
+    await killed_at(point, crew, opened, effects)
 
 
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_worker_frozen_there_longer_than_a_lease_writes_nothing_when_it_thaws(
     point: str, crew: Crew, opened: Opened, effects: Effects
 ) -> None:
-    async with opened() as runtime:
-        await submit_journey(runtime)
-        worker = await crew.start(f"stop@{point}")
-        await worker.reached(point)
-        await worker.stopped()
-        async with opened(worker=True):
-            await ends_right(runtime, effects)
+    async with frozen_at(point, crew, opened, effects) as (runtime, worker):
         before = await everything(runtime)
         worker.go_on()
         await thawed(worker)
         assert await everything(runtime) == before
-        assert await proof.faults(runtime.store, ["journey", *ids], effects.lines()) == []
+        await keeps_the_laws(runtime, effects)
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
@@ -76,7 +57,7 @@ async def test_a_submitter_that_dies_or_freezes_there_leaves_a_run_that_a_second
         await ends_right(runtime, effects)
         submitter.go_on()
         assert await submitter.ended() == (-9 if how == "kill" else 0), submitter.log()
-        assert await proof.faults(runtime.store, ["journey", *ids], effects.lines()) == []
+        await keeps_the_laws(runtime, effects)
 
 
 @pytest.mark.parametrize("point", ["after create", "before put", "after put", "before ticketed"])

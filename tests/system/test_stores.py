@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +11,14 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from agentkit import Runtime, Settings
+from agentkit import Runtime
 from agentkit.errors import StoreUnavailable
 from agentkit.ports.records import RunStatus
 from agentkit.testing.crash import Crew, until
 from tests.system import proof
-from tests.system.app import AGENTS, PARTS, Charged, Effects, Journey, Slow, journey_of, submit_journey
-from tests.system.conftest import LEASE_S, MARKS
+from tests.system.app import Charged, Effects, Slow
+from tests.system.conftest import LEASE_S, MARKS, Opened, open_runtime
+from tests.system.journeys import frozen_at, killed_at
 from tests.system.stores import MIXED, SERVERS, Place, place
 
 pytestmark = MARKS
@@ -29,16 +30,9 @@ POINTS = [
 FROZEN = ["before write RESULT", "after step charge", "before write PARKED", "before write COMPLETED", "before finish"]
 RUNS = 24
 
-Opened = Callable[..., AbstractAsyncContextManager[Runtime]]
 
-
-@asynccontextmanager
-async def open_at(where: Place, *, worker: bool = False) -> AsyncGenerator[Runtime]:
-    settings = Settings.model_validate({"lease_s": LEASE_S, "grace_s": 2.0, **where.settings})
-    runtime = Runtime(agents=AGENTS, worker=worker, settings=settings)
-    runtime.store.min_lease_s = LEASE_S  # the adapter's own is for slow machines; see `Crew`
-    async with runtime:
-        yield runtime
+def open_at(where: Place, *, worker: bool = False) -> AbstractAsyncContextManager[Runtime]:
+    return open_runtime(where.state, worker=worker, queue=where.queue)
 
 
 def crew_at(where: Place, folder: Path) -> Crew:
@@ -65,35 +59,16 @@ def opened(there: Place, effects: Effects) -> Opened:
     return partial(open_at, there)
 
 
-async def ends_right(runtime: Runtime, effects: Effects) -> None:
-    """The journey ends as if nothing had happened, and its history keeps every law."""
-    assert await proof.result_of(runtime, "journey", Journey) == journey_of(5, 7)
-    ids = ["journey", *(f"journey/part#1/{i}" for i in range(PARTS))]
-    assert await proof.faults(runtime.store, ids, effects.lines()) == []
-
-
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_worker_killed_there_is_taken_over_and_the_run_ends_once(point: str, crew: Crew, opened: Opened, effects: Effects) -> None:
-    async with opened() as runtime:
-        await submit_journey(runtime)
-        worker = await crew.start(f"kill@{point}")
-        await worker.reached(point)
-        assert await worker.ended() == -9
-        async with opened(worker=True):
-            await ends_right(runtime, effects)
+    await killed_at(point, crew, opened, effects)
 
 
 @pytest.mark.parametrize("point", FROZEN)
 async def test_a_worker_frozen_there_longer_than_a_lease_writes_nothing_when_it_thaws(
     point: str, crew: Crew, opened: Opened, effects: Effects
 ) -> None:
-    async with opened() as runtime:
-        await submit_journey(runtime)
-        worker = await crew.start(f"stop@{point}")
-        await worker.reached(point)
-        await worker.stopped()
-        async with opened(worker=True):
-            await ends_right(runtime, effects)
+    async with frozen_at(point, crew, opened, effects) as (runtime, worker):
         before = await proof.history(runtime.store, "journey")
         worker.go_on()
         await anyio.sleep(LEASE_S)

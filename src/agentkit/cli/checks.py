@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from agentkit.ports.records import Finding
 
 if TYPE_CHECKING:
     from agentkit.cli.host import Holder, Mount
-
-Level = Literal["ok", "note", "warn", "fail"]
 
 # Locks of these do not hold between machines, or only on some servers: two processes then write one file at a time.
 NETWORK_FILE_SYSTEMS = frozenset({
@@ -20,15 +20,6 @@ NETWORK_FILE_SYSTEMS = frozenset({
 WAL_RESET_FIXED = (3, 51, 3)
 LOW_DISK_BYTES, NO_DISK_BYTES = 1_000_000_000, 50_000_000
 NEWEST_TESTED = (3, 13)
-
-
-class Finding(NamedTuple):
-    """One thing looked at. `do` is the way out, when there is something to do."""
-
-    level: Level
-    what: str
-    says: str
-    do: str = ""
 
 
 class Worker(NamedTuple):

@@ -12,11 +12,10 @@ import click
 from rich.text import Text
 
 from agentkit.cli import checks, host
-from agentkit.cli.checks import Finding
 from agentkit.cli.style import Failed, Out, coloured, example, table
 from agentkit.cli.target import runtime_for, state_file
 from agentkit.errors import AgentKitError
-from agentkit.ports.records import RunQuery, RunStatus
+from agentkit.ports.records import Finding, RunQuery, RunStatus
 from agentkit.runtime.settings import PREFIX, Settings, from_env
 
 if TYPE_CHECKING:
@@ -122,7 +121,8 @@ async def advice(runtime: Runtime) -> list[Finding]:
         return []
     kinds = [kind.rpartition("@") for kind in runtime.registry.kinds()]
     classes = {runtime.registry.find(name, version).durability for name, _, version in kinds}
-    return [Finding(*found) for found in await look(max(classes, key=CLASSES.index, default="durable"))]
+    findings: list[Finding] = await look(max(classes, key=CLASSES.index, default="durable"))
+    return findings
 
 
 async def ready_runs(runtime: Runtime) -> Counter[str]:

@@ -281,3 +281,15 @@ class RunQuery:
     after: str = ""
     after_idx: int = -1
     limit: int = 200
+
+
+Level = Literal["ok", "note", "warn", "fail"]
+
+
+class Finding(NamedTuple):
+    """One thing looked at, as `agentkit doctor` shows it. `do` is the way out, when there is something to do."""
+
+    level: Level
+    what: str
+    says: str
+    do: str = ""

@@ -49,7 +49,7 @@ class RunStore(Protocol):
     """Durable runs. See the module for the laws.
 
     Optional, asked for by name: `remote = True`, where a server writes while this process computes, so that half of the runs shall commit
-    while the others go on; `async findings(durability)`, what `agentkit doctor` is to say of the server: (level, what, says, do).
+    while the others go on; `async findings(durability) -> list[Finding]`, what `agentkit doctor` is to say of the server.
     """
 
     durable: bool
