@@ -13,7 +13,7 @@ from agentkit.errors import QueueFull
 from agentkit.ports.queue import Depth, Lease, Ticket
 from agentkit_sql.dialect import Statement
 from agentkit_sql.news import OTHER, QUEUE
-from agentkit_sql.postgresql import PostgresDialect, by_column, numbers
+from agentkit_sql.postgresql import PostgresDialect, by_column, integers
 from agentkit_sql.queue import SqlQueue
 from agentkit_sql.queue_moves import DELAYED, READY, RETRY_AFTER_S
 from agentkit_sql.queue_scripts import QUEUE as QUEUE_LOCK
@@ -36,27 +36,30 @@ QUIET = "(SELECT set_config('synchronous_commit', 'off', true)) AS quiet"
 """Does not wait for the disk: an answer that is lost with the server is one that comes late, and the claim sorts it out."""
 
 # Of two puts of one id at the same time the second fails on the unique index, looks again, and finds it. `turns` gives each tenant the
-# next places of its line: after its last ones, or where the line stands now.
+# next places of its line: after its last ones, or where the line stands now. The tickets of one line come one after another,
+# and their ids are made here as `Ticket.id` makes them.
+# The twin is looked for in a subquery of its own: as a join it would be planned once for each connection, perhaps while few wait, and then
+# read all that wait for each put.
 PUT = (
-    "WITH asked AS (SELECT DISTINCT ON (id) i, run_id, kind, version, wake, tenant, least(greatest(priority, 0), 2) AS priority, trace, id "
-    "FROM unnest(?::text[], ?::text[], ?::text[], ?::text::bigint[], ?::text[], ?::text::bigint[], ?::text[], ?::text[]) WITH ORDINALITY "
-    "AS one(run_id, kind, version, wake, tenant, priority, trace, id, i) ORDER BY id, i), "
-    "fresh AS MATERIALIZED (SELECT *, row_number() OVER (ORDER BY i) AS place, "
-    "row_number() OVER (PARTITION BY tenant, priority ORDER BY i) AS step "
-    "FROM asked WHERE NOT EXISTS (SELECT 1 FROM tickets WHERE tickets.id = asked.id AND state <> 1)), "
+    "WITH asked AS (SELECT i, run_id, kind, version, wake, tenant, least(greatest(priority, 0), 2) AS priority, trace, "
+    "run_id || ':' || wake AS id FROM unnest(?::text[], ?::text[], ?::text[], ?::text::bigint[], ?::text[], ?::text::bigint[], ?::text[]) "
+    "WITH ORDINALITY AS one(run_id, kind, version, wake, tenant, priority, trace, i)), "
+    "fresh AS MATERIALIZED (SELECT *, row_number() OVER (ORDER BY i) AS place FROM asked "
+    "WHERE (SELECT true FROM tickets WHERE tickets.id = asked.id AND state <> 1) IS NULL), "
     "counted AS (SELECT count(*) AS n FROM fresh), "
     "room AS (UPDATE queue_state SET last_n = last_n + n, waiting = waiting + n FROM counted WHERE one = 1 AND n > 0 AND waiting + n <= ? "
     "RETURNING last_n - n AS last, turn0, turn1, turn2), "
-    "line AS MATERIALIZED (SELECT tenant, priority, count(*) AS length, "
-    "max(CASE priority WHEN 0 THEN turn0 WHEN 1 THEN turn1 ELSE turn2 END) AS stands FROM fresh, room GROUP BY tenant, priority), "
+    "line AS MATERIALIZED (SELECT tenant, priority, last, count(*) AS length, min(place) AS first, "
+    "CASE priority WHEN 0 THEN turn0 WHEN 1 THEN turn1 ELSE turn2 END AS stands FROM fresh, room GROUP BY tenant, priority, last, stands), "
     "taken AS (INSERT INTO turns (tenant, priority, turn) SELECT tenant, priority, stands + length FROM line "
     "ON CONFLICT (tenant, priority) DO UPDATE SET turn = (SELECT greatest(turns.turn, stands) + length FROM line "
     "WHERE line.tenant = turns.tenant AND line.priority = turns.priority) RETURNING tenant, priority, turn), "
+    "places AS MATERIALIZED (SELECT tenant, priority, last, turn - length - first + 1 AS before "
+    "FROM line JOIN taken USING (tenant, priority)), "
     f"added AS (INSERT INTO tickets ({TICKET}, n, id, served, state, turn, due, put_at, tries, deliveries) "
     "SELECT run_id, kind, version, wake, tenant, priority, '', trace, last + place, id, kind || '@' || version, "
-    f"CASE WHEN delay > 0 THEN {DELAYED} ELSE {READY} END, turn - length + step, now + delay, now, 0, 0 "
-    f"FROM fresh JOIN line USING (tenant, priority) JOIN taken USING (tenant, priority), room, {NOW} AS clock, "
-    "(SELECT ?::float8 AS delay) AS later) "
+    f"CASE WHEN delay > 0 THEN {DELAYED} ELSE {READY} END, before + place, now + delay, now, 0, 0 "
+    f"FROM fresh JOIN places USING (tenant, priority), {NOW} AS clock, (SELECT ?::float8 AS delay) AS later) "
     "SELECT n, EXISTS (SELECT 1 FROM room) FROM counted"
 )
 HELD = (
@@ -165,9 +168,8 @@ class PostgresQueue(SqlQueue):
             if tickets:
                 await self.database.write(lambda: self._scripts.put(tickets, delay_s), sync=True, topic=QUEUE)
             return
-        run_ids, kinds, versions, wakes, tenants, priorities, _, traces = by_column(tickets)
-        ids = [ticket.id for ticket in tickets]
-        columns = [run_ids, kinds, versions, numbers(wakes), tenants, numbers(priorities), traces, ids]
+        run_ids, kinds, versions, wakes, tenants, priorities, _, traces = by_column(_by_line(tickets))
+        columns = [run_ids, kinds, versions, integers(wakes), tenants, integers(priorities), traces]
         params = [*columns, self.settings.max_depth, self._now, max(0.0, delay_s)]
         [(count, written)] = await self._server.statement(PUT, params, topic=QUEUE)
         if count and not written:
@@ -189,7 +191,18 @@ class PostgresQueue(SqlQueue):
         return [row_of(lease.attempt) in kept for lease in leases]
 
 
+def _by_line(tickets: Sequence[Ticket]) -> list[Ticket]:
+    """The first of each id, and those of one tenant and priority together."""
+    first: dict[str, Ticket] = {}
+    for ticket in tickets:
+        first.setdefault(ticket.id, ticket)
+    lines: dict[tuple[str, int], list[Ticket]] = {}
+    for ticket in first.values():
+        lines.setdefault((ticket.tenant, min(max(ticket.priority, 0), 2)), []).append(ticket)
+    return [ticket for line in lines.values() for ticket in line]
+
+
 def _held(leases: Sequence[Lease]) -> list[Any]:
     tries = (1 << TRIES_BITS) - 1
-    numbers_of = numbers([row_of(lease.attempt) for lease in leases])
-    return [numbers_of, numbers([lease.attempt & tries for lease in leases]), [lease.ticket.id for lease in leases]]
+    rows = integers([row_of(lease.attempt) for lease in leases])
+    return [rows, integers([lease.attempt & tries for lease in leases]), [lease.ticket.id for lease in leases]]
