@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 
-from agentkit.tasks import Gate
+from agentkit.tasks import Gate, Home
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -50,7 +50,7 @@ class Together(Generic[T, R]):
         ask: _Ask[T, R] = _Ask(what)
         self._gathered.append(ask)
         if self._busy:
-            ask.gate = Gate()
+            ask.gate = Home().gate()
             await self._wait(ask, ask.gate)
         if not ask.sent:
             await self._lead()

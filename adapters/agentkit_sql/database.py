@@ -13,7 +13,7 @@ from anyio.lowlevel import current_token
 from pydantic import Field
 
 from agentkit.errors import InvalidSetting, StoreUnavailable
-from agentkit.tasks import Gate
+from agentkit.tasks import Home
 from agentkit_sql.dialect import ROWS, SqliteDialect, Statement
 from agentkit_sql.news import OTHER, QUEUE, RUNS, News
 from agentkit_sql.port import POOL, SqlSettings, parsed, settings_from
@@ -124,7 +124,7 @@ class Database:
         owner = self._owner
         if owner is None:
             raise StoreUnavailable(self.path, "it is closed: use it between open() and aclose()")
-        job = Job(script, current_token().native_token, Gate(), write=write, sync=sync, topic=topic)
+        job = Job(script, current_token().native_token, Home().gate(), write=write, sync=sync, topic=topic)
         owner.put(job)
         try:
             await job.gate.wait()
@@ -132,7 +132,7 @@ class Database:
             # Cancelled: what is begun takes effect all the same, and nothing of the caller's may go on beside it.
             with anyio.CancelScope(shield=True):
                 while not job.done:
-                    job.gate = Gate()
+                    job.gate = Home().gate()
                     await job.gate.wait()
             raise
         if job.error is not None:

@@ -16,25 +16,33 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
 
-def current_task() -> object:
-    """The running task of asyncio or trio, as an identity. Needs a running event loop."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        task = None
-    return sys.modules["trio"].lowlevel.current_task() if task is None else task
+class Home:
+    """The event loop that something lives in, looked up once: to be asked which loop is running costs asyncio a system call."""
 
-
-class Gate:
-    """An event for one waiter, once. Make it where it is awaited; `set` it from the same event loop."""
-
-    __slots__ = ("_inner",)
+    __slots__ = ("_loop",)
 
     def __init__(self) -> None:
         try:
-            self._inner: Any = asyncio.get_running_loop().create_future()
+            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
-            self._inner = anyio.Event()
+            self._loop = None
+
+    def task(self) -> object:
+        """The task that runs now, as an identity."""
+        return sys.modules["trio"].lowlevel.current_task() if self._loop is None else asyncio.current_task(self._loop)
+
+    def gate(self) -> Gate:
+        """A gate to be awaited here."""
+        return Gate(anyio.Event() if self._loop is None else self._loop.create_future())
+
+
+class Gate:
+    """An event for one waiter, once. `set` it from the event loop that it is awaited in."""
+
+    __slots__ = ("_inner",)
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
 
     def wait(self) -> Awaitable[None]:
         """Return once it is set. Like any wait it ends with a cancellation of its task; then the gate is used up."""

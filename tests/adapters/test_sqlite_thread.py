@@ -18,7 +18,7 @@ from agentkit.clock import SYSTEM
 from agentkit.errors import InvalidSetting, StoreRefused, StoreUnavailable
 from agentkit.ports.queue import Lease, Ticket
 from agentkit.ports.records import Entry, NewRun, RunWrite
-from agentkit.tasks import Gate
+from agentkit.tasks import Home
 from agentkit_sql import Sql, SqlRuns
 from agentkit_sql.dialect import COUNT, ROWS, Script
 from agentkit_sql.sqlite import Checkpointer, Job, Owner, connect
@@ -46,7 +46,7 @@ class Commits:
         self.owner = Owner(path, connect(path, 1, SYSTEM), self.topics.append)
 
     def job(self, script: Script[Any], loop: Any = None) -> Job[Any]:
-        job = Job(script, loop or current_token().native_token, Gate(), write=True, sync=True, topic=TOPIC)
+        job = Job(script, loop or current_token().native_token, Home().gate(), write=True, sync=True, topic=TOPIC)
         self.owner.put(job)
         return job
 

@@ -16,7 +16,7 @@ import anyio
 from anyio.lowlevel import current_token
 
 from agentkit import Agent, Context, Done, Runtime, Signal, StepContext
-from agentkit.tasks import Gate
+from agentkit.tasks import Home
 from agentkit.testing.crash_child import hand, reach, stand_still
 from agentkit_sql.sqlite import Job
 
@@ -224,7 +224,7 @@ def _stand_still_between_transactions(store: Any) -> None:
         awake.set()
         yield from ()
 
-    owner.put(Job(script(), current_token().native_token, Gate(), write=False, sync=False, topic=""))
+    owner.put(Job(script(), current_token().native_token, Home().gate(), write=False, sync=False, topic=""))
     awake.wait()
 
 

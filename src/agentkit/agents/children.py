@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from agentkit.agents.base import encode_input, output_codec
 from agentkit.durable.codec import PLAIN, fields_of
+from agentkit.durable.identity import digest
 from agentkit.errors import AmbiguousStep, Overloaded, RunError
 from agentkit.ports.records import EntryKind, Join, NewRun, RunQuery, RunStatus
 
@@ -137,8 +138,8 @@ class _Group:
 
     def __init__(self, ex: Execution, key: str, wanted: Sequence[Wanted[Any]], need: Need, window: int) -> None:
         self.ex, self.key, self.wanted, self.need, self.window = ex, key, wanted, need, max(1, window)
-        identity = hashlib.blake2b(b"\0".join(w.key.encode() + b"\1" + w.body for w in wanted), digest_size=8).hexdigest()
-        self.fp = f"{identity} {wanted[0].agent.name if wanted else ''} {len(wanted)} children"
+        identity = b"\0".join(w.key.encode() + b"\1" + w.body for w in wanted)
+        self.fp = f"{digest(identity)} {wanted[0].agent.name if wanted else ''} {len(wanted)} children"
         self.parent_id = ex.run.run_id
         """Whose children they are: of a fork that copied their join, the original's."""
 

@@ -6,7 +6,7 @@ A step returns `decode(encode(result))` the first time too, so that a replay see
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from math import isfinite
 from typing import Any, cast
 
@@ -17,17 +17,21 @@ from agentkit.errors import NotSerialisable
 
 MAX_DEPTH = 200  # where pydantic's own writer gives up
 
+_LOOSE: dict[Any, type] = {dict: dict, dict[str, Any]: dict, list: list, list[Any]: list}
+"""Declared types that say nothing of what is inside."""
+
 _strict = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
 class Codec:
     """How values of one type are stored. Without a type only plain JSON is taken, so that nothing changes shape unseen."""
 
-    __slots__ = ("_adapter", "_dump", "_validate", "declared")
+    __slots__ = ("_adapter", "_dump", "_loose", "_validate", "declared")
 
     def __init__(self, declared: Any = None) -> None:
         self.declared = declared
         self._adapter: TypeAdapter[Any] | None = None if declared in (None, Any) else TypeAdapter(declared)
+        self._loose = _LOOSE.get(declared) if isinstance(declared, Hashable) else None
         if self._adapter is not None:
             # What the adapter's own methods call: every result passes here twice, and their keywords cost as much as the work.
             self._dump, self._validate = self._adapter.serializer.to_json, self._adapter.validator.validate_json
@@ -37,6 +41,8 @@ class Codec:
         try:
             if self._adapter is None:
                 return _strict.encode(value).encode()
+            if type(value) is self._loose:  # nothing to warn of, and the writer asks for its errors at half its price again
+                return self._dump(value, warnings=False)
             return self._dump(value, warnings="error")
         except (TypeError, ValueError, RecursionError, PydanticSerializationError) as exc:
             path, problem = blame(value)

@@ -19,6 +19,7 @@ from agentkit.durable.journal import Journal
 from agentkit.durable.parking import ParkPlan, Wait, Waits
 from agentkit.errors import EntryTooLarge, RunCancelled, RunParked
 from agentkit.ports.records import EntryKind
+from agentkit.tasks import Home
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
@@ -121,6 +122,7 @@ class Execution:
     ) -> None:
         self.host, self.run, self.claim, self.local = host, run, claim, local
         self.journal = Journal(claim, host.lane, entries, lenient=lenient)
+        self.home = Home()
         self.waits = Waits()
         self.leaving: Leaving | None = None
         self.plan: ParkPlan | None = None

@@ -21,7 +21,7 @@ import anyio.lowlevel
 
 from agentkit.errors import ClaimLost, StoreBusy, StoreRefused, StoreUnavailable, WorkerFenced
 from agentkit.ports.records import Entry, EntryKind, Join, Release, RunWrite
-from agentkit.tasks import Gate
+from agentkit.tasks import Home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from agentkit.clock import Clock
     from agentkit.ports.records import Written
     from agentkit.ports.runs import RunStore
+    from agentkit.tasks import Gate
 
 log = logging.getLogger("agentkit.lane")
 MAX_ROWS = 500  # a batch of 1 KB rows then stays near the time of one sync
@@ -123,6 +124,7 @@ class Lane:
         self.rows = 0
         self._store, self._clock, self._lease_s = store, clock, lease_s
         self._on_dead, self._on_flush = on_dead, on_flush
+        self._home = Home()
         self._queue: deque[Claim] = deque()
         self._wake: anyio.Event | None = None
         self._room: anyio.Event | None = None
@@ -172,7 +174,7 @@ class Lane:
         while claim.acked < seq:
             if claim.error is not None:
                 raise claim.error
-            gate = Gate()
+            gate = self._home.gate()
             claim.waiters.append((seq, gate))
             await gate.wait()
         if claim.error is not None:
@@ -183,7 +185,7 @@ class Lane:
         claim.close(release)
         self._enqueue(claim)
         while claim.released is None and claim.error is None:
-            gate = Gate()
+            gate = self._home.gate()
             claim.waiters.append((-1, gate))
             await gate.wait()
         if claim.error is not None:

@@ -8,7 +8,7 @@ import anyio
 import anyio.lowlevel
 
 from agentkit.errors import StoreRefused
-from agentkit.tasks import Gate
+from agentkit.tasks import Home
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ class _Asked:
 
     def __init__(self, runs: Sequence[NewRun]) -> None:
         self.runs = runs
-        self.gate = Gate()
+        self.gate = Home().gate()
         self.answer: list[Created] | None = None
         self.error: Exception | None = None
 
@@ -55,7 +55,7 @@ class Creation:
 
     async def _wait(self, asked: _Asked) -> None:
         """Until it is answered, or its turn to lead. A caller that is cancelled hands its turn on."""
-        asked.gate = Gate()
+        asked.gate = Home().gate()
         try:
             await asked.gate.wait()
         except BaseException:
