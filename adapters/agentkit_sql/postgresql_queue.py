@@ -39,11 +39,14 @@ QUIET = "(SELECT set_config('synchronous_commit', 'off', true)) AS quiet"
 # next places of its line: after its last ones, or where the line stands now. The tickets of one line come one after another,
 # and their ids are made here as `Ticket.id` makes them.
 # The twin is looked for in a subquery of its own: as a join it would be planned once for each connection, perhaps while few wait, and then
-# read all that wait for each put.
+# read all that wait for each put. Of a column whose values are all alike one is sent, and `unnest` fills it up with NULLs.
 PUT = (
-    "WITH asked AS (SELECT i, run_id, kind, version, wake, tenant, least(greatest(priority, 0), 2) AS priority, trace, "
-    "run_id || ':' || wake AS id FROM unnest(?::text[], ?::text[], ?::text[], ?::text::bigint[], ?::text[], ?::text::bigint[], ?::text[]) "
-    "WITH ORDINALITY AS one(run_id, kind, version, wake, tenant, priority, trace, i)), "
+    "WITH given AS (SELECT ?::text[] AS kinds, ?::text[] AS versions, ?::text[] AS tenants, ?::text[] AS traces), "
+    "asked AS (SELECT i, run_id, coalesce(kind, kinds[1]) AS kind, coalesce(version, versions[1]) AS version, wake, "
+    "coalesce(tenant, tenants[1]) AS tenant, least(greatest(priority, 0), 2) AS priority, coalesce(trace, traces[1]) AS trace, "
+    "run_id || ':' || wake AS id "
+    "FROM given, unnest(?::text[], ?::text::bigint[], ?::text::bigint[], kinds, versions, tenants, traces) "
+    "WITH ORDINALITY AS one(run_id, wake, priority, kind, version, tenant, trace, i)), "
     "fresh AS MATERIALIZED (SELECT *, row_number() OVER (ORDER BY i) AS place FROM asked "
     "WHERE (SELECT true FROM tickets WHERE tickets.id = asked.id AND state <> 1) IS NULL), "
     "counted AS (SELECT count(*) AS n FROM fresh), "
@@ -62,20 +65,20 @@ PUT = (
     f"FROM fresh JOIN places USING (tenant, priority), {NOW} AS clock, (SELECT ?::float8 AS delay) AS later) "
     "SELECT n, EXISTS (SELECT 1 FROM room) FROM counted"
 )
-HELD = (
-    "unnest(?::text::bigint[], ?::text::bigint[], ?::text[]) AS held(n, tries, id) "
-    "WHERE tickets.n = held.n AND tickets.tries = held.tries AND tickets.id = held.id AND state = 1"
-)
-FINISH = f"DELETE FROM tickets USING {QUIET}, {HELD} AND key = '' RETURNING tickets.n"
-RENEW = f"UPDATE tickets SET due = now + ? FROM {QUIET}, {NOW} AS clock, {HELD} RETURNING tickets.n"
+# By their numbers, whatever the planner thinks of empty tables: no partial index is made for this state, and IS TRUE keeps what is held a
+# list that is hashed, where a join would compare each with each.
+HELD = "WITH held AS MATERIALIZED (SELECT * FROM unnest(?::text::bigint[], ?::text::bigint[], ?::text[]) AS held(n, tries, id))"
+IS_HELD = "n = ANY(ARRAY(SELECT n FROM held)) AND ((n, tries, id) IN (SELECT * FROM held)) IS TRUE AND state + 0 = 1"
+FINISH = f"{HELD} DELETE FROM tickets USING {QUIET} WHERE {IS_HELD} AND key = '' RETURNING n"
+RENEW = f"{HELD} UPDATE tickets SET due = now + ? FROM {QUIET}, {NOW} AS clock WHERE {IS_HELD} RETURNING n"
 
 
 LEASED = f"{TICKET}, n, tries, deliveries"
 # Nothing is due to come back, and one priority waits alone: then the first of the line are leased, and nothing is to be chosen.
 LEASE = (
     f"WITH clock AS {NOW}, "
-    "calm AS (SELECT 1 FROM clock WHERE NOT EXISTS (SELECT 1 FROM tickets WHERE state = 1 AND due <= now) "
-    "AND NOT EXISTS (SELECT 1 FROM tickets WHERE state = 2 AND due <= now)), "
+    "calm AS (SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM tickets WHERE state = 1 AND due <= (SELECT now FROM clock)) "
+    "AND NOT EXISTS (SELECT 1 FROM tickets WHERE state = 2 AND due <= (SELECT now FROM clock))), "
     "asked AS (SELECT unnest(?::text[]) AS served), "
     "class AS (SELECT min(p) AS p FROM calm, (VALUES (0), (1), (2)) AS class(p) WHERE EXISTS "
     "(SELECT 1 FROM asked, LATERAL (SELECT 1 FROM tickets WHERE tickets.served = asked.served AND priority = p AND state = 0 LIMIT 1) "
@@ -169,7 +172,7 @@ class PostgresQueue(SqlQueue):
                 await self.database.write(lambda: self._scripts.put(tickets, delay_s), sync=True, topic=QUEUE)
             return
         run_ids, kinds, versions, wakes, tenants, priorities, _, traces = by_column(_by_line(tickets))
-        columns = [run_ids, kinds, versions, integers(wakes), tenants, integers(priorities), traces]
+        columns = [*map(_once, (kinds, versions, tenants, traces)), run_ids, integers(wakes), integers(priorities)]
         params = [*columns, self.settings.max_depth, self._now, max(0.0, delay_s)]
         [(count, written)] = await self._server.statement(PUT, params, topic=QUEUE)
         if count and not written:
@@ -187,8 +190,13 @@ class PostgresQueue(SqlQueue):
         """Keep leases for `lease_s` from now. False: another has it, or nobody."""
         if not leases:
             return []
-        kept = {row[0] for row in await self._server.statement(RENEW, [lease_s, self._now, *_held(leases)], topic=OTHER)}
+        kept = {row[0] for row in await self._server.statement(RENEW, [*_held(leases), lease_s, self._now], topic=OTHER)}
         return [row_of(lease.attempt) in kept for lease in leases]
+
+
+def _once(column: list[str]) -> list[str]:
+    """One of them, where all are alike."""
+    return column[:1] if column.count(column[0]) == len(column) else column
 
 
 def _by_line(tickets: Sequence[Ticket]) -> list[Ticket]:

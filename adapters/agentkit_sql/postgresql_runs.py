@@ -38,6 +38,12 @@ PURGED_AT_ONCE = 20  # runs, with their journals: of a thousand entries each tha
 TIMES = ("ticketed_at", "wake_at", "created_at", "updated_at")
 """Columns of a new run that are handed over as seconds from now."""
 
+# A session plans a statement once, perhaps while its tables are empty and every way looks as short as any other. So there must be only one:
+# each run by its id or its number. Hence a subquery with OFFSET 0, which is not turned into a join that reads all runs; an owner that no
+# index is searched for; and a status that no partial index is made for.
+MINE = "owner IS NOT DISTINCT FROM ?"
+READY = "status + 0 = 1"
+
 # The row of the worker is share-locked against a take-over, which marks it dead first.
 ME = (
     "me AS MATERIALIZED (SELECT set_config('synchronous_commit', CASE WHEN ? THEN current_setting('synchronous_commit') ELSE 'off' END, "
@@ -51,14 +57,14 @@ _LOCK_RELAXED = f"WITH me AS MATERIALIZED (SELECT set_config('synchronous_commit
 _ENTRIES = ", ".join(["?::text::bigint[]"] * 4 + ["?::text[]", "?::text::bigint[]", "?::text[]", "?::text::bigint[]", "?::bytea[]"])
 _WRITTEN = "RETURNING run_no, (SELECT inbox_seq FROM runs WHERE no = run_no)"
 _ADD = (
-    f"INSERT INTO journal ({ENTRY}) SELECT runs.no, seq, runs.fence, entry.kind, entry.key, attempt, fp, codec, body, at_ms, took_us "
+    f"INSERT INTO journal ({ENTRY}) SELECT entry.no, seq, entry.fence, kind, key, attempt, fp, codec, body, at_ms, took_us "
     f"FROM me, unnest({_ENTRIES}, ?::text::bigint[], ?::text::bigint[]) "
     "AS entry(no, fence, seq, kind, key, attempt, fp, codec, body, at_ms, took_us) "
-    f"JOIN runs ON runs.no = entry.no AND runs.fence = entry.fence AND owner = ? {_WRITTEN}"
+    f"CROSS JOIN LATERAL (SELECT 1 FROM runs WHERE runs.no = entry.no AND runs.fence = entry.fence AND {MINE} OFFSET 0) AS run {_WRITTEN}"
 )
 _ADD_ONE = (
     f"INSERT INTO journal ({ENTRY}) SELECT no, ?, fence, ?, ?, ?, ?, ?, ?, ?, ? FROM me, runs "
-    f"WHERE no = ? AND fence = ? AND owner = ? {_WRITTEN}"
+    f"WHERE no = ? AND fence = ? AND {MINE} {_WRITTEN}"
 )
 ADD, ADD_RELAXED = f"{_LOCK} {_ADD}", f"{_LOCK_RELAXED} {_ADD}"
 ADD_ONE, ADD_ONE_RELAXED = f"{_LOCK} {_ADD_ONE}", f"{_LOCK_RELAXED} {_ADD_ONE}"
@@ -73,9 +79,10 @@ def _mine(asked: str) -> str:
     arrays = ", ".join(f"?::text::{kind}[]" if kind in ("bigint", "float8") else f"?::{kind}[]" for _, kind in columns)
     others = "".join(f", {name}" for name, _ in columns[3:])
     return (
-        f"mine AS MATERIALIZED (SELECT i, no, runs.run_id, runs.fence, inbox_seq{others} "
+        f"mine AS MATERIALIZED (SELECT i, no, asked.run_id, asked.fence, inbox_seq{others} "
         f"FROM me, unnest({arrays}) WITH ORDINALITY AS asked({', '.join(name for name, _ in columns)}, i) "
-        "JOIN runs ON runs.run_id = asked.run_id AND owner = ? AND runs.fence = asked.fence "
+        f"CROSS JOIN LATERAL (SELECT no, inbox_seq FROM runs WHERE runs.run_id = asked.run_id AND {MINE} AND runs.fence = asked.fence "
+        "OFFSET 0) AS run "
         "WHERE first = 0 OR first = 1 + coalesce((SELECT max(seq) FROM journal WHERE run_no = no), 0))"
     )
 
@@ -104,7 +111,7 @@ CHANGED = (
     "wake_at = CASE new WHEN 3 THEN due ELSE wake_at END, waiting_for = CASE new WHEN 3 THEN waits ELSE waiting_for END, "
     f"result = CASE WHEN new > 3 THEN made ELSE result END, notify = CASE WHEN new > 3 THEN {TO_TELL} ELSE notify END, "
     "expires_at = CASE WHEN new <= 3 OR new IS NULL THEN expires_at WHEN parent_id IS NULL THEN now + keep_s END "
-    f"FROM mine, {NOW} AS clock WHERE change AND runs.no = mine.no AND runs.owner = ? AND runs.fence = mine.fence "
+    f"FROM mine, {NOW} AS clock WHERE change AND runs.no = mine.no AND runs.{MINE} AND runs.fence = mine.fence "
     "AND runs.inbox_seq = coalesce(seen, runs.inbox_seq) RETURNING runs.no)"
 )
 WRITE = (
@@ -113,7 +120,7 @@ WRITE = (
 )
 CLAIM = (
     f"WITH {ME} UPDATE runs SET status = 2, owner = ?, fence = fence + 1, wake_at = NULL, waiting_for = '', updated_at = now "
-    f"FROM me, {NOW} AS clock WHERE run_id = ANY(?) AND status = 1 AND (crashes < {SUSPECT_CRASHES} OR ?) "
+    f"FROM me, {NOW} AS clock WHERE run_id = ANY(?) AND {READY} AND (crashes < {SUSPECT_CRASHES} OR ?) "
     f"AND (kind, version) IN (SELECT * FROM unnest(?::text[], ?::text[])) RETURNING {FIELDS}, no"
 )
 CREATE = (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from uuid import uuid4
 
 import anyio
@@ -196,18 +198,35 @@ HOT = {
 }
 
 
+async def plans_of(url: str, texts: Mapping[str, str]) -> dict[str, list[str]]:
+    """How a session carries out statements that it prepared while all tables were empty."""
+    connection = await driver_of(PostgresSettings.from_url(url)).connect()
+    plans: dict[str, list[str]] = {}
+    for number, (name, text) in enumerate(texts.items()):
+        await connection.plain(f"PREPARE s{number} AS {numbered(text)}")
+        nothing = ", ".join(["NULL"] * text.count("?"))
+        rows = await connection.rows(f"EXPLAIN EXECUTE s{number}" + (f"({nothing})" if nothing else ""), ())
+        plans[name] = [row[0] for row in rows]
+    await connection.close()
+    return plans
+
+
 async def test_no_statement_searches_through_a_large_table(postgresql_url: str, store: SqlRuns) -> None:
     sql = Sql(postgresql_url)
     found = statements(sql.runs) | statements(sql.queue) | statements(sql.values) | statements(sql.limits) | HOT
     assert len(found) > 80
-    connection = await driver_of(PostgresSettings.from_url(postgresql_url)).connect()
-    for number, (name, text) in enumerate(found.items()):
-        await connection.plain(f"PREPARE s{number} AS {numbered(text)}")
-        nothing = ", ".join(["NULL"] * text.count("?"))
-        plan = [row[0] for row in await connection.rows(f"EXPLAIN EXECUTE s{number}" + (f"({nothing})" if nothing else ""), ())]
+    for name, plan in (await plans_of(postgresql_url, found)).items():
         for line in plan:
             assert not any(f"Seq Scan on {table}" in line for table in LARGE), f"{name}: {line}"
-    await connection.close()
+
+
+async def test_what_is_done_all_the_time_finds_rows_by_their_keys_also_when_it_was_planned_on_empty_tables(
+    postgresql_url: str, store: SqlRuns
+) -> None:
+    for name, plan in (await plans_of(postgresql_url, HOT)).items():
+        for line, following in itertools.pairwise([*plan, ""]):
+            assert "runs_owned" not in line, f"{name}: each run of the worker beside each entry: {line}"
+            assert "Index Cond" in following or not re.search(r"Index (Only )?Scan ", line), f"{name}: a whole index: {line}"
 
 
 # The application's own transaction
