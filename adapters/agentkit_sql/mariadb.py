@@ -119,6 +119,12 @@ def driver_of(settings: MariadbSettings) -> Driver:
     return made
 
 
+class Rows(tuple[Any, ...]):
+    """A parameter that stands for rows, behind VALUES."""
+
+    __slots__ = ()
+
+
 class MariadbDialect(Dialect):
     """MariaDB or MySQL in READ COMMITTED; its own clock decides, unless a test hands in another."""
 

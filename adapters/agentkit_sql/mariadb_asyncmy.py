@@ -13,10 +13,10 @@ from asyncmy import errors
 from asyncmy.constants import CLIENT, FIELD_TYPE
 
 from agentkit.errors import AgentKitError, InvalidSetting, StoreBusy, StoreRefused, StoreUnavailable
-from agentkit_sql.mariadb import DUPLICATE, LOCK, OR_NOTHING, UNDONE, MariadbSettings, by_number
+from agentkit_sql.mariadb import DUPLICATE, LOCK, OR_NOTHING, UNDONE, MariadbSettings, Rows, by_number
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     from agentkit_sql.dialect import Params
 
@@ -347,7 +347,20 @@ def literal(raw: Raw, value: Any) -> str:
         return "NULL"
     if isinstance(value, float):
         return repr(value) + "e0" * ("e" not in repr(value))  # else it would be a decimal, and rounded on its way
+    if isinstance(value, Rows):
+        columns = [literals(raw, column) for column in zip(*value, strict=True)]
+        return ", ".join([f"({', '.join(row)})" for row in zip(*columns, strict=True)])
     return f"({', '.join([literal(raw, one) for one in value])})"
+
+
+def literals(raw: Raw, column: Sequence[Any]) -> Iterable[str]:
+    """What `literal` writes for each, or another literal for the same, in a fifth of the time where all are numbers, or text."""
+    kinds = set(map(type, column))
+    if kinds == {int}:
+        return map(str, column)
+    if kinds == {str}:
+        return [f"x'{value.encode().hex()}'" for value in column]
+    return [literal(raw, value) for value in column]
 
 
 def text(value: Any) -> Any:

@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentkit.clock import SYSTEM
+from agentkit.errors import StoreBusy, StoreUnavailable
 from agentkit_sql.dialect import ROWS, Statement
+from agentkit_sql.mariadb import Rows
 from agentkit_sql.mariadb_advice import ASKED, advice
-from agentkit_sql.runs import SqlRuns
+from agentkit_sql.news import RUNS
+from agentkit_sql.port import LANE
 from agentkit_sql.runs_write import WriteScripts
+from agentkit_sql.server import one
+from agentkit_sql.server_runs import Known, ServerRuns
 from agentkit_sql.within import Within
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from agentkit.clock import Clock
     from agentkit.ports.records import Finding, RunWrite, Written
@@ -20,16 +25,24 @@ if TYPE_CHECKING:
     from agentkit_sql.port import SqlSettings
 
 KEY_TYPE = 253  # of a column of short bytes, in the servers' protocol; long ones are values
-REMEMBERED = 20_000  # runs: more than are at work in one process; those that were lost are forgotten together
+# The row of the worker is share-locked against a take-over, which marks it dead first. Each run is found by its number.
+_ENTRY = 'run_no, fence, seq, kind, "key", attempt, fp, codec, body, at_ms, took_us'
+ADD = (
+    f"INSERT INTO journal ({_ENTRY}) WITH entry({_ENTRY}) AS (VALUES ?) "
+    "SELECT STRAIGHT_JOIN entry.* FROM (SELECT 1 FROM workers WHERE worker_id = ? AND dead = 0 LOCK IN SHARE MODE) AS me "
+    "CROSS JOIN entry JOIN runs ON runs.no = entry.run_no AND runs.fence = entry.fence AND runs.owner = ? "
+    "RETURNING run_no, (SELECT inbox_seq FROM runs WHERE no = run_no)"
+)
 
 
 class MariadbWriteScripts(WriteScripts):
     """To look up the end of every journal would take four times as long as all else that a flush reads."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, known: Mapping[str, Known]) -> None:
         super().__init__(dialect)
-        self.last: dict[str, tuple[int, int]] = {}
-        """Of each run written here: the fence, and the last seq that is known to be there. Under one fence one worker writes."""
+        self._known = known
+        self.numbers: dict[str, int] = {}
+        """Of the runs in the batches at hand, where they are the worker's."""
         self._owned = Statement(
             "SELECT run_id, fence, inbox_seq, no "
             f"FROM (SELECT worker_id FROM workers WHERE worker_id = ? AND dead = 0{dialect.share}) AS me "
@@ -39,11 +52,13 @@ class MariadbWriteScripts(WriteScripts):
 
     def _held(self, worker_id: str, run_ids: Sequence[str]) -> Script[dict[str, Sequence[Any]]]:
         owned: Sequence[Sequence[Any]] = yield self._owned(worker_id, self._dialect.listed(run_ids))
-        known = {no: self.last[run_id][1] for run_id, fence, _, no in owned if self.last.get(run_id, (0,))[0] == fence}
-        unknown = [row[3] for row in owned if row[3] not in known]
+        self.numbers |= {run_id: no for run_id, _, _, no in owned}
+        claims = [(no, self._known.get(run_id), fence) for run_id, fence, _, no in owned]
+        ends: dict[int, int | None] = {no: known.last for no, known, fence in claims if known is not None and known.fence == fence}
+        unknown = [no for no, _, _ in claims if no not in ends]
         if unknown:
-            known |= dict((yield self._ends(self._dialect.listed(unknown))))
-        return {run_id: (run_id, fence, inbox_seq, known.get(no), no) for run_id, fence, inbox_seq, no in owned}
+            ends |= dict((yield self._ends(self._dialect.listed(unknown))))
+        return {run_id: (run_id, fence, inbox_seq, ends.get(no), no) for run_id, fence, inbox_seq, no in owned}
 
 
 class MariadbWithin(Within):
@@ -58,33 +73,48 @@ class MariadbWithin(Within):
         return [[one.decode() if key and isinstance(one, bytes) else one for one, key in zip(row, keys, strict=True)] for row in result]
 
 
-class MariadbRuns(SqlRuns):
+class MariadbRuns(ServerRuns):
     """A `RunStore` on MariaDB or MySQL."""
 
     _within = MariadbWithin
+    _at_once = False
 
     def __init__(self, settings: SqlSettings, clock: Clock = SYSTEM) -> None:
         super().__init__(settings, clock)
-        self._writing = scripts = MariadbWriteScripts(settings.dialect(clock))
-        self._last = scripts.last
+        self._writing = self._scripts = MariadbWriteScripts(settings.dialect(clock), self._known)
+
+    async def open(self) -> None:
+        await super().open()
+        [(version,)] = await self._server.read(lambda: one("SELECT version()", ()))
+        self._at_once = "MariaDB" in version  # MySQL returns no rows from an INSERT
 
     async def write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool = True) -> list[Written]:
-        """Write a batch of runs in one transaction. Raises `WorkerFenced`; a gap is `lost`."""
-        last = self._last
+        """Write a batch of runs. Raises `WorkerFenced`; a gap is `lost`."""
+        try:
+            done = await self._add(worker_id, batch, sync=sync) if self._at_once else None
+        except StoreBusy:
+            raise
+        except StoreUnavailable as lost:  # a connection that had died while it was idle, most likely: the very same batch again
+            try:
+                return await self._write(worker_id, batch, sync=sync)
+            except StoreBusy as busy:
+                raise lost from busy  # whether the first one landed is not known
+        return [done[write.run_id] for write in batch] if done else await self._write(worker_id, batch, sync=sync)
+
+    async def _write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool) -> list[Written]:
+        """In a transaction, with a look at what is there."""
         try:
             written = await super().write(worker_id, batch, sync=sync)
-        except BaseException:
-            for write in batch:
-                last.pop(write.run_id, None)  # whether it landed is not known
-            raise
-        for write, one in zip(batch, written, strict=True):
-            if write.release is not None or one.verdict != "ok":
-                last.pop(write.run_id, None)
-            elif write.entries:
-                last[write.run_id] = write.fence, write.entries[-1].seq
-        if len(last) > REMEMBERED:
-            last.clear()
+        finally:
+            self._forget(batch)  # whether it landed may not be known
+            numbers = [self._scripts.numbers.pop(write.run_id, None) for write in batch]
+        for write, told, no in zip(batch, written, numbers, strict=True):
+            if no is not None and write.entries and write.release is None and told.verdict == "ok":
+                self._know(write.run_id, Known(write.fence, write.entries[-1].seq, no))
         return written
+
+    async def _insert(self, worker_id: str, rows: Sequence[tuple[Any, ...]], *, sync: bool) -> Sequence[Sequence[Any]]:
+        return await self._server.try_statement(ADD, (Rows(rows), worker_id, worker_id), topic=RUNS, line=LANE)
 
     async def findings(self, durability: str) -> list[Finding]:
         """What `agentkit doctor` is to say about the settings of the server, for runs of this durability class."""

@@ -18,22 +18,18 @@ from agentkit_sql.postgresql import PostgresSettings, by_column, integers, numbe
 from agentkit_sql.postgresql_advice import ASKED as ASKED_SETTINGS
 from agentkit_sql.postgresql_advice import FACTS, advice
 from agentkit_sql.rows import COLUMNS, ENTRY, FIELDS, TO_TELL, to_run
-from agentkit_sql.runs import SqlRuns
 from agentkit_sql.runs_create import row_of
 from agentkit_sql.runs_write import SUSPECT_CRASHES, follows
-from agentkit_sql.server import Server, Undone
+from agentkit_sql.server_runs import Known, ServerRuns
 from agentkit_sql.within import Within, connection_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from agentkit.clock import Clock
     from agentkit.ports.records import ClaimRefusal, Finding, NewRun, ParentClaim, RunWrite
-    from agentkit_sql.port import SqlSettings
 
 NOW = "(SELECT coalesce(?::float8, extract(epoch FROM clock_timestamp())::float8) AS now)"
-REMEMBERED = 20_000  # runs: more than are at work in one process; those that were lost are forgotten together
 PURGED_AT_ONCE = 20  # runs, with their journals: of a thousand entries each that is a tenth of a second
 TIMES = ("ticketed_at", "wake_at", "created_at", "updated_at")
 """Columns of a new run that are handed over as seconds from now."""
@@ -130,31 +126,8 @@ CREATE = (
 )
 
 
-class Known:
-    """What is known of a claim. Under one fence one worker writes, so what was there stays the last until it writes again."""
-
-    __slots__ = ("fence", "last", "no")
-
-    def __init__(self, fence: int, last: int, no: int) -> None:
-        self.fence, self.no = fence, no
-        self.last = last
-        """The seq of the last entry."""
-
-
-class PostgresRuns(SqlRuns):
+class PostgresRuns(ServerRuns):
     """A `RunStore` on PostgreSQL."""
-
-    remote = True
-
-    def __init__(self, settings: SqlSettings, clock: Clock = SYSTEM) -> None:
-        super().__init__(settings, clock)
-        self._known: dict[str, Known] = {}
-
-    @property
-    def _server(self) -> Server:
-        server = self.database
-        assert isinstance(server, Server)
-        return server
 
     @property
     def _now(self) -> float | None:
@@ -236,38 +209,9 @@ class PostgresRuns(SqlRuns):
                 done[write.run_id] = written
         return [done[write.run_id] for write in batch]
 
-    async def _add(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool) -> dict[str, Written] | None:
-        """Write entries alone; None where there is more to it."""
-        claims = self._claims(batch)
-        if claims is None:
-            return None
-        rows = [(known.no, known.fence, *entry[:9]) for known, write in zip(claims, batch, strict=True) for entry in write.entries]
+    async def _insert(self, worker_id: str, rows: Sequence[tuple[Any, ...]], *, sync: bool) -> Sequence[Sequence[Any]]:
         statement, params = _adding(worker_id, rows, sync=sync)
-        added: Sequence[Sequence[Any]] = ()
-        try:
-            added = await self._server.try_statement(statement, params, topic=RUNS, line=LANE)
-        except Undone:
-            added = ()  # an entry was there before: all is looked into, run by run
-        finally:
-            if len(added) != len(rows):  # some run is lost, or all may be there, or on its way
-                for write in batch:
-                    self._known.pop(write.run_id, None)
-        if len(added) != len(rows):
-            return {}
-        inboxes: dict[int, int] = {row[0]: row[1] for row in added}
-        for known, write in zip(claims, batch, strict=True):
-            known.last = write.entries[-1].seq
-        return {write.run_id: Written("ok", inboxes[known.no]) for known, write in zip(claims, batch, strict=True)}
-
-    def _claims(self, batch: Sequence[RunWrite]) -> list[Known] | None:
-        """What is known of each, if all of it is entries that go on."""
-        claims: list[Known] = []
-        for write in batch:
-            known = self._known.get(write.run_id)
-            if known is None or not _goes_on(write, known):
-                return None
-            claims.append(known)
-        return claims
+        return await self._server.try_statement(statement, params, topic=RUNS, line=LANE)
 
     async def _write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool) -> dict[str, Written]:
         """Write whatever can be told from the rows as they are."""
@@ -287,11 +231,6 @@ class PostgresRuns(SqlRuns):
                 self._know(write.run_id, Known(write.fence, write.entries[-1].seq, row[4]))
         return done
 
-    def _know(self, run_id: str, known: Known) -> None:
-        if len(self._known) >= REMEMBERED:
-            self._known.clear()
-        self._known[run_id] = known
-
 
 def _id(write: RunWrite) -> str:
     return write.run_id
@@ -309,14 +248,6 @@ def _verdicts(batch: Sequence[RunWrite], rows: Sequence[Sequence[Any]]) -> dict[
             done[write.run_id] = Written("ok", row[1])
     # Fewer rows than due: a first copy of this batch landed beside it.
     return done if not rows or rows[0][2] == due else {}
-
-
-def _goes_on(write: RunWrite, known: Known) -> bool:
-    """Whether it is entries alone, right after those that are there."""
-    entries = write.entries
-    if not entries or write.release or write.takes or write.joins or write.clear_crashes or write.fence != known.fence:
-        return False
-    return entries[0].seq == known.last + 1 and (len(entries) == 1 or follows(entries, known.last))
 
 
 def _adding(worker_id: str, rows: Sequence[tuple[Any, ...]], *, sync: bool) -> tuple[str, list[Any]]:

@@ -296,11 +296,11 @@ class Server:
 
     async def statement(self, sql: str, params: Params, *, topic: str, line: str = POOL) -> Sequence[Sequence[Any]]:
         """Run one statement that is a transaction by itself, and says itself whether to wait for the disk; returns its rows."""
-        return await self.write(lambda: _one(sql, params), sync=True, topic=topic, line=line, bare=True)
+        return await self.write(lambda: one(sql, params), sync=True, topic=topic, line=line, bare=True)
 
     async def try_statement(self, sql: str, params: Params, *, topic: str, line: str = POOL) -> Sequence[Sequence[Any]]:
         """The same, but once: raises `Undone` where the server undid it because of another transaction."""
-        rows = await self._attempt(lambda: _one(sql, params), line=line, bare=True, sync=True)
+        rows = await self._attempt(lambda: one(sql, params), line=line, bare=True, sync=True)
         self.note((topic,))
         return rows
 
@@ -380,7 +380,8 @@ def running_loop(store: object) -> asyncio.AbstractEventLoop:
         raise InvalidSetting("url", str(store), rule) from exc
 
 
-def _one(sql: str, params: Params) -> Script[Sequence[Sequence[Any]]]:
+def one(sql: str, params: Params) -> Script[Sequence[Sequence[Any]]]:
+    """A script of one statement."""
     rows: Sequence[Sequence[Any]] = yield sql, params, ROWS
     return rows
 

@@ -33,7 +33,7 @@ class ServerRow:
         return anyio.run(self._measure, bench)
 
     async def _measure(self, bench: Bench) -> list[Figure]:
-        long, jittered, one = bench.size(60, 10), bench.size(40, 10), bench.size(200, 20)
+        long, jittered, one = bench.size(100, 10), bench.size(40, 10), bench.size(200, 20)
         agents = [LockStep, Jittered, RunAhead]
         async with private(self.kind.start) as server, self.kind.raw(server) as write:
             url = await anyio.to_thread.run_sync(self.kind.url, server)

@@ -35,7 +35,8 @@ async def main(url: str) -> None:
     await store.write("worker-that-stops", [write(run, [entry(1)])])
     AsyncmyConnection.plain = stop_at_commit  # type: ignore[method-assign]
     try:
-        answer = str(await store.write("worker-that-stops", [write(run, [entry(2)])]))
+        # More than entries, which would go in one statement.
+        answer = str(await store.write("worker-that-stops", [write(run, [entry(2)], clear_crashes=True)]))
     except StoreError as exc:
         answer = type(exc).__name__
     print(answer, flush=True)

@@ -92,14 +92,30 @@ async def test_a_commit_whose_answer_is_lost_is_sent_again_and_lands_once(mariad
     async with through_a_proxy(mariadb, mariadb_url) as (store, proxy):
         worker_id, run = await start(store, "run-1")
         for seq, cut in ((1, proxy.cut_after), (2, proxy.cut_before)):
+            batch = [write(run, [entry(seq, b"%d" % seq)], clear_crashes=True)]  # more than entries: in a transaction
             happened = cut(b"COMMIT")
             with pytest.raises(StoreUnavailable):
-                await store.write(worker_id, [write(run, [entry(seq, b"%d" % seq)])])
+                await store.write(worker_id, batch)
             assert happened.is_set()
+            for _ in range(2):
+                [written] = await store.write(worker_id, batch)
+                assert written.verdict == "ok"
+        assert await bodies(store, "run-1") == [b"1", b"2"]
+
+
+async def test_a_flush_in_one_statement_whose_answer_is_lost_is_looked_into_at_once_and_lands_once(
+    mariadb: Mariadb, mariadb_url: str
+) -> None:
+    async with through_a_proxy(mariadb, mariadb_url) as (store, proxy):
+        worker_id, run = await start(store, "run-1")
+        await store.write(worker_id, [write(run, [entry(1, b"1")])])
+        for seq, cut in ((2, proxy.cut_after), (3, proxy.cut_before)):
+            happened = cut(b"WITH entry")
             for _ in range(2):
                 [written] = await store.write(worker_id, [write(run, [entry(seq, b"%d" % seq)])])
                 assert written.verdict == "ok"
-        assert await bodies(store, "run-1") == [b"1", b"2"]
+            assert happened.is_set()
+        assert await bodies(store, "run-1") == [b"1", b"2", b"3"]
 
 
 async def test_a_release_whose_answer_is_lost_is_sent_again_and_lands_once(mariadb: Mariadb, mariadb_url: str) -> None:

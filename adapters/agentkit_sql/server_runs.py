@@ -1,0 +1,103 @@
+"""Runs on a server: the commonest batch by far, entries alone of runs whose last entries are known here, in one statement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentkit.clock import SYSTEM
+from agentkit.errors import StoreRefused
+from agentkit.ports.records import Written
+from agentkit_sql.runs import SqlRuns
+from agentkit_sql.runs_write import follows
+from agentkit_sql.server import Server, Undone
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentkit.clock import Clock
+    from agentkit.ports.records import RunWrite
+    from agentkit_sql.port import SqlSettings
+
+REMEMBERED = 20_000  # runs: more than are at work in one process; those that were lost are forgotten together
+
+
+class Known:
+    """What is known of a claim. Under one fence one worker writes, so what was there stays the last until it writes again."""
+
+    __slots__ = ("fence", "last", "no")
+
+    def __init__(self, fence: int, last: int, no: int) -> None:
+        self.fence, self.no = fence, no
+        self.last = last
+        """The seq of the last entry."""
+
+
+class ServerRuns(SqlRuns):
+    """A `RunStore` on a server."""
+
+    remote = True
+
+    def __init__(self, settings: SqlSettings, clock: Clock = SYSTEM) -> None:
+        super().__init__(settings, clock)
+        self._known: dict[str, Known] = {}
+
+    @property
+    def _server(self) -> Server:
+        server = self.database
+        assert isinstance(server, Server)
+        return server
+
+    async def _insert(self, worker_id: str, rows: Sequence[tuple[Any, ...]], *, sync: bool) -> Sequence[Sequence[Any]]:
+        """Write entries, each behind the number and the fence of its run, where that is the worker's; the number and inbox_seq of each.
+
+        Raises `Undone` or `StoreRefused` where one of them is there already.
+        """
+        raise AssertionError("each server says it")
+
+    async def _add(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool) -> dict[str, Written] | None:
+        """Write entries alone. None: there is more to it; empty: all of it is to be looked into, run by run."""
+        claims = self._claims(batch)
+        if claims is None:
+            return None
+        rows = [(known.no, known.fence, *entry[:9]) for known, write in zip(claims, batch, strict=True) for entry in write.entries]
+        added: Sequence[Sequence[Any]] = ()
+        try:
+            added = await self._insert(worker_id, rows, sync=sync)
+        except (Undone, StoreRefused):
+            added = ()
+        finally:
+            if len(added) != len(rows):  # some run is lost, or all may be there, or on its way
+                self._forget(batch)
+        if len(added) != len(rows):
+            return {}
+        inboxes: dict[int, int] = {row[0]: row[1] for row in added}
+        for known, write in zip(claims, batch, strict=True):
+            known.last = write.entries[-1].seq
+        return {write.run_id: Written("ok", inboxes[known.no]) for known, write in zip(claims, batch, strict=True)}
+
+    def _claims(self, batch: Sequence[RunWrite]) -> list[Known] | None:
+        """What is known of each, if all of it is entries that go on."""
+        claims: list[Known] = []
+        for write in batch:
+            known = self._known.get(write.run_id)
+            if known is None or not _goes_on(write, known):
+                return None
+            claims.append(known)
+        return claims
+
+    def _forget(self, batch: Sequence[RunWrite]) -> None:
+        for write in batch:
+            self._known.pop(write.run_id, None)
+
+    def _know(self, run_id: str, known: Known) -> None:
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        self._known[run_id] = known
+
+
+def _goes_on(write: RunWrite, known: Known) -> bool:
+    """Whether it is entries alone, right after those that are there."""
+    entries = write.entries
+    if not entries or write.release or write.takes or write.joins or write.clear_crashes or write.fence != known.fence:
+        return False
+    return entries[0].seq == known.last + 1 and (len(entries) == 1 or follows(entries, known.last))
