@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 
 from examples.licence_auditor.models import Judgement, Quote, Report, Verdict
-from examples.licence_auditor.policy import worst
+from examples.licence_auditor.policy import severity
 
 TEMPLATE = Path(__file__).with_name("page.html")
 WORDS: dict[Verdict, str] = {"allow": "allowed", "review": "for review", "deny": "conflict"}
@@ -65,31 +65,32 @@ def _tiles(report: Report) -> str:
 
 
 def _chart(judgements: Iterable[Judgement]) -> str:
-    counts: Counter[str] = Counter()
-    verdicts: dict[str, list[Verdict]] = {}
+    counts: dict[str, Counter[Verdict]] = {}
     for judgement in judgements:
-        name = judgement.finding.expression or "unknown"
-        counts[name] += 1
-        verdicts.setdefault(name, []).append(judgement.verdict)
+        counts.setdefault(judgement.finding.expression or "unknown", Counter())[judgement.verdict] += 1
     if not counts:
         return "No distribution was found."
-    most = max(counts.values())
-    bars = [
-        _bar(at * _ROW_HEIGHT, name, count, count / most, worst(verdicts[name]))
-        for at, (name, count) in enumerate(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
-    ]
+    ranked = sorted(counts.items(), key=lambda one: (-one[1].total(), one[0]))
+    unit = _BAR_WIDTH / ranked[0][1].total()
+    bars = [_bar(at * _ROW_HEIGHT, name, verdicts, unit) for at, (name, verdicts) in enumerate(ranked)]
     size = f"0 0 {_LABEL_WIDTH + _BAR_WIDTH + 50} {len(bars) * _ROW_HEIGHT}"
     return f'<svg viewBox="{size}" role="img" aria-label="Distributions per licence">{"".join(bars)}</svg>'
 
 
-def _bar(top: int, name: str, count: int, share: float, verdict: Verdict) -> str:
-    width = max(2, round(_BAR_WIDTH * share))
+def _bar(top: int, name: str, verdicts: Counter[Verdict], unit: float) -> str:
+    """One licence: a part for each verdict, the gravest first."""
     label = name if len(name) <= 38 else name[:37] + "…"
+    parts, left = "", float(_LABEL_WIDTH)
+    for verdict in sorted(verdicts, key=severity, reverse=True):
+        width = max(2.0, unit * verdicts[verdict])
+        parts += (
+            f'<rect class="{verdict}" x="{left:.1f}" y="{top + 4}" width="{width:.1f}" height="{_ROW_HEIGHT - 8}" rx="2">'
+            f"<title>{escape(name)}: {verdicts[verdict]} {WORDS[verdict]}</title></rect>"
+        )
+        left += width
     return (
-        f'<text x="{_LABEL_WIDTH - 10}" y="{top + 16}" text-anchor="end">{escape(label)}</text>'
-        f'<rect class="{verdict}" x="{_LABEL_WIDTH}" y="{top + 4}" width="{width}" height="{_ROW_HEIGHT - 8}" rx="3">'
-        f"<title>{escape(name)}: {count}, {WORDS[verdict]}</title></rect>"
-        f'<text x="{_LABEL_WIDTH + width + 8}" y="{top + 16}">{count}</text>'
+        f'<text x="{_LABEL_WIDTH - 10}" y="{top + 16}" text-anchor="end">{escape(label)}</text>{parts}'
+        f'<text x="{left + 8:.1f}" y="{top + 16}">{verdicts.total()}</text>'
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -247,7 +248,15 @@ def test_the_page_shows_each_verdict_with_the_lines_that_prove_it(audited: Repor
     assert "License-Expression: AGPL-3.0-only" in html
     assert "COPYING:1-2" in html
     assert "declares MIT, but ships the text of GPL-3.0" in html
-    assert "<svg" in html
+
+
+def test_the_bar_of_a_licence_has_a_part_for_each_verdict_under_it(tmp_path: Path) -> None:
+    for name in ("plain", "simple"):
+        install(tmp_path, name, "License-Expression: MIT", {"LICENSE": MIT})
+    one, other = [judge(found, load(DEFAULT)) for found in findings([str(tmp_path)]).values()]
+    mixed = (one, other.model_copy(update={"verdict": "review"}))
+    html = page.render(Report(environment="/srv", policy="default", at=datetime(2024, 5, 1, tzinfo=UTC), judgements=mixed))
+    assert re.findall(r"<title>(.*?: .*?)</title>", html) == ["MIT: 1 for review", "MIT: 1 allowed"]
 
 
 def test_the_page_is_one_file_and_nothing_in_a_distribution_can_break_it(audited: Report, tmp_path: Path) -> None:

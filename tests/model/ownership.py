@@ -132,12 +132,12 @@ def old_frames_write(rules: Rules, s: State) -> Iterator[Step]:
             yield f"{name(p)}: frames of the closed claim send a row under fence {me.ghost}", s.with_process(p, refund)
 
 
-def leaves_after_a_drain(_: Rules, s: State) -> Iterator[Step]:
+def leaves_after_a_drain(rules: Rules, s: State) -> Iterator[Step]:
     """Tickets: release before give_back; then the process exits and its registration is left to the sweep."""
     for p, me in enumerate(s.processes):
         if me.at == "leaving":
             gone = s.put_ticket() if me.ticket else s
-            yield f"{name(p)}: gives its ticket back and exits", gone.with_process(p, Process(at="down", worker=NOBODY))
+            yield f"{name(p)}: gives its ticket back and exits", gone.with_process(p, _down(rules, me))
 
 
 def beat_is_refused(rules: Rules, s: State) -> Iterator[Step]:
@@ -154,10 +154,18 @@ def restarts(rules: Rules, s: State) -> Iterator[Step]:
             yield f"{name(p)}: starts again and registers", _register(rules, s, p)
 
 
+def _down(rules: Rules, me: Process) -> Process:
+    return Process(at="down", worker=me.worker if rules.epochs else NOBODY)
+
+
 def _register(rules: Rules, s: State, p: int) -> State:
     if rules.fresh_worker_ids:
+        before, now = s.processes[p].worker, len(s.workers)
         s = s._replace(workers=(*s.workers, ALIVE))
-        return s.with_process(p, Process(worker=len(s.workers) - 1))
+        if rules.epochs:  # the row of the last epoch is gone, and what its id owned is the next one's
+            s = s.with_worker(before, SWEPT)
+            s = s.with_run(owner=now) if s.run.owner == before else s
+        return s.with_process(p, Process(worker=now))
     return s.with_worker(p, ALIVE).with_process(p, Process(worker=p))
 
 
@@ -270,12 +278,12 @@ def own_strays_are_released(rules: Rules, s: State) -> Iterator[Step]:
 # Faults
 
 
-def process_is_killed(_: Rules, s: State) -> Iterator[Step]:
+def process_is_killed(rules: Rules, s: State) -> Iterator[Step]:
     """A kill -9: memory is gone, the ticket is delivered again, the batch in flight is lost or goes on at the server."""
     for p, me in enumerate(s.processes):
         if "kill" not in s.faults or me.at == "down":
             continue
-        killed = s.without_fault("kill").with_process(p, Process(at="down", worker=NOBODY))
+        killed = s.without_fault("kill").with_process(p, _down(rules, me))
         killed = killed.put_ticket() if me.ticket else killed
         yield fault(f"{name(p)}: killed" + (", its batch never arrives" if me.batch else "")), killed
         if me.batch is not None:

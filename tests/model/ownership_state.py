@@ -38,6 +38,7 @@ class Rules:
     claim_cut_ends_registration: bool = True  # see README: a claim cut off cannot be resent safely
     release_own_strays: bool = False  # the other remedy for the same
     fresh_worker_ids: bool = True  # words: a worker_id is never used again
+    epochs: bool = False  # instead: the id is used again with the next epoch, which its row has and the runs that it owns have not
     release_before_give_back: bool = True  # tickets: release, then give_back
     finish_ticket_at_claim: bool = False  # tickets: brokers that cannot hold a lease for hours
     sweep_unticketed: bool = True  # rule 10: READY with ticketed=false
@@ -73,7 +74,7 @@ class Process(NamedTuple):
     """What one process knows; all of it is lost by a kill. At most one batch is in flight (one lane)."""
 
     at: str = "idle"  # idle, loading, running, draining, leaving, down
-    worker: int = 0  # its registration, NOBODY when down
+    worker: int = 0  # its registration; when down NOBODY, or with epochs the one whose id it will use again
     ticket: bool = False  # holds a leased ticket
     fence: int = 0  # of its open claim, 0 = none
     known: int = 0  # journal entries it knows to be durable

@@ -75,6 +75,7 @@ BAD = (
     Variant("X7", "a redelivered ticket may claim", Rules(claim_needs_ready=False), ("lapse",), STOLEN),
     Variant("X8", "a restarted process uses its worker id again", Rules(fresh_worker_ids=False), ("kill",), STUCK),
     Variant("X8b", "the same with W only", Rules(fresh_worker_ids=False, check_run=False), ("kill",), LATE_ROW),
+    Variant("X8c", "the same with W only, and an epoch in the worker's row alone", Rules(epochs=True, check_run=False), ("kill",), STUCK),
     Variant("X9", "a claim does not check the claimer's worker row", Rules(claim_checks_worker=False), ("expire",), STUCK),
     Variant(
         "X10",
