@@ -29,7 +29,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 
 
 def digest(*args: object) -> str:
-    return fingerprint("fn", args)[:DIGEST_CHARS]
+    return fingerprint("step", "fn", args)[:DIGEST_CHARS]
 
 
 class Colour(enum.Enum):
@@ -115,13 +115,13 @@ def test_other_arguments_have_another_fingerprint(one: object, another: object) 
     assert digest(one) != digest(another)
 
 
-def test_the_name_of_a_function_does_not_belong_to_the_call() -> None:
-    assert same_call(fingerprint("f", (1,)), fingerprint("renamed", (1,)))
-    assert not same_call(fingerprint("f", (1,)), fingerprint("f", (2,)))
+def test_the_name_of_the_step_belongs_to_the_call_and_the_name_of_its_function_does_not() -> None:
+    assert same_call(fingerprint("a", "f", (1,)), fingerprint("a", "renamed", (1,)))
+    assert not same_call(fingerprint("a", "f", (1,)), fingerprint("b", "f", (1,)))
 
 
 def test_secrets_count_as_their_type_and_are_never_shown() -> None:
-    one, another = fingerprint("f", (SecretStr("hunter2"),)), fingerprint("f", (SecretStr("other"),))
+    one, another = fingerprint("s", "f", (SecretStr("hunter2"),)), fingerprint("s", "f", (SecretStr("other"),))
     assert same_call(one, another)
     assert "hunter2" not in one
     assert "SecretStr" in one
@@ -132,7 +132,7 @@ def test_a_secret_inside_a_model_is_not_shown_either() -> None:
         user: str
         password: SecretStr
 
-    fp = fingerprint("f", (Login(user="ann", password=SecretStr("hunter2")),))
+    fp = fingerprint("s", "f", (Login(user="ann", password=SecretStr("hunter2")),))
     assert "hunter2" not in fp
     assert "ann" in fp
 
@@ -154,23 +154,23 @@ def test_the_arguments_of_a_partial_belong_to_the_call() -> None:
         return url * depth
 
     two, three = partial(fetch, depth=2), partial(fetch, depth=3)
-    assert not same_call(fingerprint_of("f", two, ("u",)), fingerprint_of("f", three, ("u",)))
-    assert same_call(fingerprint_of("f", two, ("u",)), fingerprint_of("f", partial(fetch, depth=2), ("u",)))
+    assert not same_call(fingerprint_of("s", "f", two, ("u",)), fingerprint_of("s", "f", three, ("u",)))
+    assert same_call(fingerprint_of("s", "f", two, ("u",)), fingerprint_of("s", "f", partial(fetch, depth=2), ("u",)))
 
 
 def test_a_preview_shows_the_function_and_the_first_of_the_arguments_and_is_bounded() -> None:
-    fp = fingerprint("module.fn", ("x" * 10_000,))
+    fp = fingerprint("s", "module.fn", ("x" * 10_000,))
     assert preview(fp).startswith('module.fn ["xxx')
     assert len(preview(fp).encode()) <= PREVIEW_BYTES + len("module.fn ")
 
 
 def test_the_bound_of_a_preview_counts_bytes_of_any_script() -> None:
-    assert len(preview(fingerprint("f", ("語" * 1_000,))).encode()) <= PREVIEW_BYTES + len("f ")
+    assert len(preview(fingerprint("s", "f", ("語" * 1_000,))).encode()) <= PREVIEW_BYTES + len("f ")
 
 
 def test_a_fingerprint_that_was_never_taken_fits_every_call() -> None:
-    assert same_call("", fingerprint("f", ()))
-    assert same_call(fingerprint("f", ()), "")
+    assert same_call("", fingerprint("a", "f", ()))
+    assert same_call(fingerprint("a", "f", ()), "")
     assert preview("") == "(nothing)"
 
 

@@ -178,7 +178,7 @@ class Context(StepContext):
         """
         info = function_of(fn, STEP_CONTEXTS)
         call_key = self._take(name, key)
-        identity = fingerprint_of(info.name, fn, args if fingerprint is None else fingerprint)
+        identity = fingerprint_of(name, info.name, fn, args if fingerprint is None else fingerprint)
         codec = info.codec if returns is None else codec_of(returns, name)
         if probe is not None and function_of(probe, STEP_CONTEXTS).wants_context:
             probe = partial(probe, StepContext(self._execution, call_key))
@@ -362,11 +362,11 @@ class _RunLog(logging.LoggerAdapter[logging.Logger]):
         return not self._execution.journal.replaying and super().isEnabledFor(level)
 
 
-def fingerprint_of(function: str, fn: Callable[..., Any], args: object) -> str:
+def fingerprint_of(name: str, function: str, fn: Callable[..., Any], args: object) -> str:
     """The fingerprint of a call; a partial's own arguments belong to it."""
     while isinstance(fn, partial):
         args, fn = (fn.args, args, fn.keywords), fn.func
-    return fingerprint(function, args)
+    return fingerprint(name, function, args)
 
 
 run_join = children.run_join

@@ -20,7 +20,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from agentkit.errors import AmbiguousStep
 
-PREVIEW_BYTES = 120  # a line: enough to see which call it was; a digest alone cannot show both sides of a mismatch
+PREVIEW_BYTES = 200  # enough to see which call it was; a digest alone cannot show both sides of a mismatch
 DIGEST_CHARS = 16
 
 
@@ -103,14 +103,14 @@ def _by_type(value: object) -> str:
     return f"<{type(value).__qualname__}>"
 
 
-def fingerprint(function: str, args: object) -> str:
-    """Digest of the arguments as canonical JSON, then the function's name (not hashed) and a preview. The step's name is in its key."""
+def fingerprint(name: str, function: str, args: object) -> str:
+    """Digest of the name and the arguments as canonical JSON, then the function's name (not hashed) and a preview."""
     canonical = _canonical(args)
     try:
         text = to_json(canonical, fallback=_by_type, bytes_mode="base64", inf_nan_mode="constants")
     except PydanticSerializationError:  # half surrogates, which no store could hold either
         text = json.dumps(canonical, default=_by_type).encode()
-    return f"{digest(text)} {function} {text[:PREVIEW_BYTES].decode('utf-8', 'ignore')}"
+    return f"{digest(b'%s %s' % (name.encode(), text))} {function} {text[:PREVIEW_BYTES].decode('utf-8', 'ignore')}"
 
 
 def digest(text: bytes) -> str:
