@@ -167,7 +167,7 @@ class PostgresRuns(ServerRuns):
         """READY -> RUNNING under the next fence, only for a kind and version in `serves`."""
         served = [(kind, version) for kind, versions in serves.items() for version in versions]
         kinds, versions = [kind for kind, _ in served], [version for _, version in served]
-        params = [False, worker_id, worker_id, self._now, sorted(set(run_ids)), alone, kinds, versions]
+        params = [True, worker_id, worker_id, self._now, sorted(set(run_ids)), alone, kinds, versions]
         rows = await self._server.statement(CLAIM, params, topic=RUNS)
         granted: dict[str, Claimed] = {}
         for *fields, no in rows:

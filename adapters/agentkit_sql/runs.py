@@ -52,6 +52,7 @@ class SqlRuns(SqlPort):
     """A `RunStore` in a SQL database."""
 
     durable = True
+    remote = False
     _within = Within
 
     def __init__(self, settings: SqlSettings, clock: Clock = SYSTEM) -> None:
@@ -98,7 +99,10 @@ class SqlRuns(SqlPort):
         self, worker_id: str, run_ids: Sequence[str], serves: Mapping[str, AbstractSet[str]], *, alone: bool = False
     ) -> list[Claimed | ClaimRefusal]:
         """READY -> RUNNING under the next fence, only for a kind and version in `serves`."""
-        return await self.database.write(lambda: self._writing.claim(worker_id, run_ids, serves, alone=alone), sync=False, topic=RUNS)
+        # A server that is killed must not forget a claim whose owner lives: it would give its number again. A file forgets one only when
+        # the power goes, and then nobody is left who holds it.
+        work = partial(self._writing.claim, worker_id, run_ids, serves, alone=alone)
+        return await self.database.write(work, sync=self.remote, topic=RUNS)
 
     async def write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool = True) -> list[Written]:
         """Write a batch of runs in one transaction. Raises `WorkerFenced`; `StoreRefused` for a gap."""

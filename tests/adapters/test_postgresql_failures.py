@@ -366,6 +366,19 @@ async def test_what_was_acknowledged_survives_a_server_that_is_killed(driver: st
                 assert await store.beat(worker_id) is not None
 
 
+async def test_a_claim_survives_a_server_that_is_killed_so_its_number_is_never_given_again(driver: str) -> None:
+    async with private(Postgresql, lasting=True) as server:
+        url = server.url(server.new_database()).replace("postgresql://", f"postgresql+{driver}://")
+        async with connected(url) as store:
+            worker_id = await register(store)
+            await store.create([new("run-1")])
+            run = await claim(store, worker_id, "run-1")
+            await anyio.to_thread.run_sync(server.kill)
+            await anyio.to_thread.run_sync(server.start)
+            with anyio.fail_after(10):
+                assert await insist(store, worker_id, [write(run, [entry(1, b"1")])]) == ["ok"]
+
+
 async def test_a_ticket_that_was_put_survives_a_server_that_is_killed() -> None:
     async with private(Postgresql, lasting=True) as server:
         url = server.url(server.new_database())

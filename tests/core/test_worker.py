@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from agentkit import Agent, Context, RunBuried, Settings
+from agentkit import Agent, Context, RunBuried, Settings, StepContext
 from agentkit.ports.queue import Ticket
+from agentkit.ports.records import Claimed, Release, Run, RunStatus, RunWrite
+from agentkit.runtime.engine import Held
 from agentkit.runtime.worker import Answers, Worker
 from agentkit.testing import LocalRuntime, runtime
 
@@ -106,3 +108,62 @@ async def test_a_drain_gives_tickets_back_without_a_delivery_counted() -> None:
         await started.wait()
     (lease,) = await rt.tickets.lease(1, wait_s=0, lease_s=10, kinds={"slow@1"})
     assert lease.deliveries == 1
+
+
+class Holds(Agent[int, int]):
+    """Waits in its step until the test lets the claim go on."""
+
+    at_work: ClassVar[dict[int, anyio.Event]]
+    go_on: ClassVar[dict[int, anyio.Event]]
+
+    @classmethod
+    def begin(cls) -> None:
+        cls.at_work, cls.go_on = {fence: anyio.Event() for fence in (1, 2)}, {fence: anyio.Event() for fence in (1, 2)}
+
+    async def run(self, ctx: Context, n: int, /) -> int:
+        return await ctx.step("hold", self.body, n)
+
+    async def body(self, step: StepContext, n: int) -> int:
+        self.at_work[step.fence].set()
+        await self.go_on[step.fence].wait()
+        return n + 1
+
+
+async def test_a_claim_that_the_store_has_forgotten_writes_nothing_beside_one_of_the_same_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    Holds.begin()
+    async with runtime(agents=[Holds]) as rt:
+        handle = await rt.submit(Holds, 1, run_id="r")
+        await Holds.at_work[1].wait()
+        before, (row,) = rt.engine.worker_id, await rt.store.get(["r"])
+
+        async def claim(*_: object, **__: object) -> list[Claimed]:
+            return [Claimed(cast("Run", row), rt.clock.time())]
+
+        with monkeypatch.context() as forgetful:
+            forgetful.setattr(rt.store, "claim", claim)
+            await rt.engine.take([Held(Ticket("r", "holds", "1"))])
+        while rt.engine.worker_id == before:
+            await anyio.lowlevel.checkpoint()
+        Holds.go_on[2].set()
+        for _ in range(10):  # nobody says that the registration is over; the sweep finds out
+            await rt.clock.advance(rt.engine.lease_s / 2)
+        assert await handle.result() == 2
+        assert Holds.at_work[2].is_set()
+
+
+async def test_a_run_that_is_claimed_again_before_its_release_was_heard_of_stays_at_work() -> None:
+    Holds.begin()
+    async with runtime(agents=[Holds]) as rt:
+        handle = await rt.submit(Holds, 1, run_id="r")
+        await Holds.at_work[1].wait()
+        before = rt.engine.worker_id
+        await rt.store.write(before, [RunWrite("r", 1, (), release=Release(RunStatus.READY))])
+        await rt.engine.take([Held(Ticket("r", "holds", "1"))])
+        await Holds.at_work[2].wait()
+        Holds.go_on[1].set()
+        for _ in range(200):  # what is left of the first one ends
+            await anyio.lowlevel.checkpoint()
+        assert rt.engine.active["r"][0].run.fence == 2
+        Holds.go_on[2].set()
+        assert await handle.result() == 2
+        assert rt.engine.worker_id == before

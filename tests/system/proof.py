@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from agentkit import Agent, Runtime
 from agentkit.durable.codec import PLAIN
-from agentkit.ports.records import Entry, EntryKind, Run, RunQuery
+from agentkit.ports.records import Entry, EntryKind, Run, RunQuery, RunStatus
 from agentkit.ports.runs import RunStore
 
 T = TypeVar("T")
@@ -27,7 +27,8 @@ def faults_of(row: Run, entries: Sequence[Entry], effects: Sequence[Mapping[str,
     """Every law that one run's history breaks; `effects` are its lines of the side file."""
     said = [PLAIN.decode(e.body, "status")["status"] for e in entries if e.kind == EntryKind.STATUS]
     faults = [] if row.status.ended else [f"has not ended: {row.status.name}"]
-    if row.status.ended and sum(s in ("done", "failed", "cancelled") for s in said) != 1:
+    unstarted = row.status == RunStatus.CANCELLED and row.fence == 0  # by its parent's end, before anybody claimed it
+    if row.status.ended and not unstarted and sum(s in ("done", "failed", "cancelled") for s in said) != 1:
         faults.append(f"did not end exactly once: {said}")
     if [e.seq for e in entries] != list(range(1, len(entries) + 1)):
         faults.append(f"its journal has gaps: {[e.seq for e in entries]}")
@@ -39,13 +40,8 @@ def faults_of(row: Run, entries: Sequence[Entry], effects: Sequence[Mapping[str,
     for line in effects:
         if line["fence"] > durable.get(line["key"], line["fence"]):
             faults.append(f"{line['key']} had a durable outcome from claim {durable[line['key']]} and was made again under {line['fence']}")
-    # A server that is killed may forget a claim, which nobody waits for: its number is then given again, to another process. An intent
-    # waits for it, so no effect is ever made under a claim that can be forgotten.
-    intents = {f"{row.run_id}:{e.key}" for e in entries if e.kind == EntryKind.INTENT}
-    made_under = Counter((line["key"], line["fence"], None if line["key"] in intents else line.get("pid")) for line in effects)
-    for (key, fence, _), n in made_under.items():
-        if n > 1:
-            faults.append(f"{key} was made {n} times under claim {fence}")
+    made_under = Counter((line["key"], line["fence"]) for line in effects)
+    faults += [f"{key} was made {n} times under claim {fence}" for (key, fence), n in made_under.items() if n > 1]
     return [f"run {row.run_id}: {fault}" for fault in faults]
 
 

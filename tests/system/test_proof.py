@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,6 +37,10 @@ def test_an_honest_history_has_no_faults() -> None:
     assert faults_of(row(), HONEST, EFFECTS) == []
 
 
+def test_a_run_that_its_parents_end_cancelled_before_anybody_claimed_it_has_no_history() -> None:
+    assert faults_of(replace(row(RunStatus.CANCELLED), fence=0), [], []) == []
+
+
 @pytest.mark.parametrize(
     ("fault", "run", "entries", "effects"),
     [
@@ -47,6 +52,7 @@ def test_an_honest_history_has_no_faults() -> None:
         ("has 2 outcomes", row(), [*HONEST[:3], entry(4, RESULT, "a#1", 2), END._replace(seq=5)], EFFECTS),
         ("had a durable outcome from claim 1", row(), HONEST, [*EFFECTS, effect("a#1", 2)]),
         ("2 times under claim", row(), HONEST, [*EFFECTS, effect("b#1", 2)]),
+        ("2 times under claim", row(), HONEST, [*EFFECTS, effect("a#1", 1)]),
     ],
 )
 def test_each_breach_is_found(fault: str, run: Run, entries: list[Entry], effects: list[dict[str, Any]]) -> None:

@@ -248,11 +248,23 @@ class Engine:
         finally:
             self.taking -= 1
             self.notify()
+        if any(isinstance(answer, Claimed) and self._was_forgotten(answer.run) for answer in answers):
+            log.error("the store granted a run again under the number of a claim that is open here: it has lost what it had acknowledged")
+            self._on_fenced()
+            return
         for h, answer in zip(held, answers, strict=True):
             if isinstance(answer, Claimed):
                 self._start(answer, h)
             else:
                 self._refused(h, answer)
+
+    def _was_forgotten(self, granted: Run) -> bool:
+        """Whether the store no longer knows of a claim that is open here: nobody could tell the two apart, so neither may write any more.
+
+        One of a higher number is none of its business: its release has landed, and the answer is on its way.
+        """
+        held = self.active.get(granted.run_id)
+        return held is not None and granted.fence <= held[0].run.fence
 
     def _start(self, claimed: Claimed, held: Held) -> None:
         activation = Activation(self, claimed, local=self.is_local(claimed.run.run_id))
@@ -276,7 +288,8 @@ class Engine:
             log.warning("run %s: %s; it is left to recovery", activation.run.run_id, exc)
             self._on_fenced()  # a claim that cannot be used is freed only by the death of the registration
         finally:
-            self.active.pop(activation.run.run_id, None)
+            if self.active.get(activation.run.run_id) == (activation, held):  # else it was claimed again before we heard of our release
+                del self.active[activation.run.run_id]
             telemetry.RUNS_IN_FLIGHT.set(len(self.active))
             if held.lease is not None and self.queue.holds_leases:
                 self._answer(held.lease, "give_back" if left == "released" else "finish")
