@@ -10,7 +10,7 @@ import anyio
 from agentkit import Agent, Context, Done, Runtime, Signal, StepContext
 from tests.system.app import effects_here
 
-EFFECT_TIMEOUT_S = 2.0  # a probe waits for it
+EFFECT_TIMEOUT_S = 4.0  # longer than a worker stands still that keeps its lease; a probe waits for it
 CHILDREN = 3
 ONCE = ("probed", "failing")
 """Steps whose effect must not happen twice."""
