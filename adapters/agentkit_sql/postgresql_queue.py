@@ -109,7 +109,8 @@ class PostgresQueueScripts(QueueScripts):
         super().__init__(dialect, max_depth)
         self._given = dialect
         self._plain, self._waiting_of = Statement(LEASE), Statement(WAITING)
-        self._depth_now = Statement(f"SELECT depth.*, now FROM ({self._depth.sql}) AS depth, {NOW} AS clock")
+        depth = self._depth.sql.replace("?", "now")
+        self._depth_now = Statement(f"SELECT depth.*, now FROM {NOW} AS clock, LATERAL ({depth}) AS depth")
 
     def lease(self, n: int, lease_s: float, kinds: AbstractSet[str]) -> Script[tuple[list[Lease], float | None]]:
         """Leases, or in how many seconds a delay or somebody's lease ends."""

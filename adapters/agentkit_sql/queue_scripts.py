@@ -62,7 +62,9 @@ class QueueScripts(TicketMoves):
         self._depth = Statement(
             f"SELECT {served}, 0, count(*), min(put_at) FROM tickets WHERE state = 0 GROUP BY served "
             f"UNION ALL SELECT {served}, 1, count(*), NULL FROM tickets WHERE state = 1 GROUP BY served "
-            f"UNION ALL SELECT {served}, 2, count(*), min(put_at) FROM tickets WHERE state = 2 GROUP BY served "
+            # A delay that is over is over, though nobody asked for a ticket since: where there is no worker, this is what calls for one.
+            f"UNION ALL SELECT {served}, 0, count(*), min(put_at) FROM tickets WHERE state = 2 AND due <= ? GROUP BY served "
+            f"UNION ALL SELECT {served}, 2, count(*), min(put_at) FROM tickets WHERE state = 2 AND due > ? GROUP BY served "
             f"UNION ALL SELECT {served}, 0, count(*), min(put_at) FROM tickets WHERE state = 3 AND \"key\" <> '' GROUP BY served "
             f"UNION ALL SELECT {served}, 3, count(*), NULL FROM dead_tickets GROUP BY served"
         )
@@ -165,7 +167,7 @@ class QueueScripts(TicketMoves):
 
     def depth(self) -> Script[dict[str, Depth]]:
         now = yield from self._dialect.now()
-        return to_depths((yield self._depth()), now)
+        return to_depths((yield self._depth(now, now)), now)
 
     def dead(self, kind: str | None, limit: int) -> Script[list[DeadTicket]]:
         return [DeadTicket(Ticket(*row[:8]), *row[8:]) for row in (yield self._dead(kind, kind, limit))]

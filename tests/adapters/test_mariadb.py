@@ -6,6 +6,7 @@ import pytest
 
 from agentkit_sql import Sql
 from tests.adapters.laws import Backend, LimitLaws, QueueLaws, RunLaws, ValueLaws
+from tests.adapters.scaling_laws import ScalingLaws
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +30,6 @@ class TestMariadbValues(ValueLaws): ...
 
 
 class TestMariadbLimits(LimitLaws): ...
+
+
+class TestScaling(ScalingLaws): ...

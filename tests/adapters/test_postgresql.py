@@ -6,6 +6,7 @@ import pytest
 
 from agentkit_sql import Sql
 from tests.adapters.laws import Backend, LimitLaws, QueueLaws, RunLaws, ValueLaws
+from tests.adapters.scaling_laws import ScalingLaws
 
 
 @pytest.fixture(scope="module", params=["asyncpg", "psycopg"])
@@ -34,3 +35,6 @@ class TestPostgresValues(ValueLaws): ...
 
 
 class TestPostgresLimits(LimitLaws): ...
+
+
+class TestScaling(ScalingLaws): ...

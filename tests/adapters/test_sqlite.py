@@ -8,6 +8,7 @@ import pytest
 
 from agentkit_sql import Sql
 from tests.adapters.laws import Backend, LimitLaws, QueueLaws, RunLaws, ValueLaws
+from tests.adapters.scaling_laws import ScalingLaws
 
 
 @pytest.fixture
@@ -25,3 +26,6 @@ class TestSqliteValues(ValueLaws): ...
 
 
 class TestSqliteLimits(LimitLaws): ...
+
+
+class TestScaling(ScalingLaws): ...

@@ -28,7 +28,8 @@ async def keeps(suite: type[Contract], law: str, make: Make, **given: object) ->
     """Run the law as pytest would, with what `make` makes as both clients. Raises what the law raises."""
     clock = FakeClock()
     adapter = make(clock)
-    have: dict[str, object] = {"queue": adapter, "store": adapter, "second": adapter, "clock": clock, "advance": clock.advance, **given}
+    clients = dict.fromkeys(("queue", "store", "watched", "target", "engine", "second"), adapter)
+    have: dict[str, object] = {**clients, "clock": clock, "advance": clock.advance, **given}
     test: Callable[..., Awaitable[None]] = getattr(suite(), f"test_{law}")
     await test(**{name: have[name] for name in inspect.signature(test).parameters})
 

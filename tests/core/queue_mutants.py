@@ -331,6 +331,14 @@ class AgesFromTheLastReturn(SmallQueue):
         super()._return(entry, due, now)
 
 
+class BringsBackOnLeaseOnly(SmallQueue):
+    """What is due stays counted as delayed until somebody asks for a ticket: a fleet of none is never called."""
+
+    async def depth(self) -> dict[str, Depth]:
+        with self._lock:
+            return {kind: self._depth(kind, self._clock.monotonic()) for kind in self._counts}
+
+
 class CountsVersionsTogether(SmallQueue):
     async def depth(self) -> dict[str, Depth]:
         return dict.fromkeys(["reviewer@3"], sum_of(await super().depth()))

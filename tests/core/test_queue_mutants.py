@@ -93,6 +93,7 @@ BROKEN: list[Broken[SmallQueue]] = [
     (mutants.CountsLeasedAsReady, DEPTH, {}),
     (mutants.ForgetsTheDeadInDepth, DEPTH, {}),
     (mutants.CountsVersionsTogether, DEPTH, {}),
+    (mutants.BringsBackOnLeaseOnly, "a_ticket_whose_delay_is_over_counts_as_ready_though_nobody_asked_for_one", {}),
     (mutants.TellsNoAge, "depth_tells_the_age_of_the_oldest_undelivered_ticket", {}),
     (mutants.AgesFromTheLastReturn, "depth_tells_the_age_of_the_oldest_undelivered_ticket", {}),
     (mutants.ServesEverybody, "a_lease_gives_only_what_the_caller_serves_version_by_version", {}),

@@ -220,6 +220,15 @@ class OrderLaws(QueueBase):
         assert depth[KIND][:4] == expected[:4]
         assert depth["reviewer@4"][:4] == (1, 0, 0, 0)
 
+    async def test_a_ticket_whose_delay_is_over_counts_as_ready_though_nobody_asked_for_one(
+        self, queue: Queue, second: Queue, advance: Advance
+    ) -> None:
+        needs(self.supports_delay, "supports_delay")
+        await queue.put(tickets(3), delay_s=self.lease_s)
+        await queue.put([ticket("later")], delay_s=4 * self.lease_s)
+        await advance(1.25 * self.lease_s)
+        assert (await self.depth_of(second))[:4] == (3, 1, 0, 0)
+
     async def test_depth_tells_the_age_of_the_oldest_undelivered_ticket(self, queue: Queue, advance: Advance) -> None:
         tolerance_s = 0.2 * self.lease_s
         await queue.put([ticket(1)])
