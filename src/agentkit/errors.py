@@ -18,8 +18,23 @@ AgentKitError
 ├── InvalidSetting                       a URL, a variable or an option is wrong
 │   ├── AdapterNotInstalled              (also an ImportError)
 │   └── UnknownScheme
+├── InferenceError(endpoint, problem, retry_after_s)    a model server did not do as asked: retry_safe, counts_as_failure
+│   ├── Unreachable                      nothing was sent
+│   ├── RateLimited   EngineBusy         nothing was computed
+│   ├── EngineFailed   InferenceTimeout   ConnectionCut    an answer may have been computed, and billed
+│   ├── StreamBroken(… text)             after the first event: part of an answer came
+│   ├── ProtocolBroken                   the answer makes no sense
+│   ├── AuthFailed                       the endpoint's key was refused
+│   ├── ContentFiltered                  the server answers no such prompt
+│   ├── RequestRefused                   the request is wrong: nothing was computed
+│   │   └── ContextTooLong  ModelNotFound  Unsupported
+│   └── ScriptExhausted  NotRecorded     a test's model has no answer for this call
 ├── Overloaded(retry_after_s)
 │   └── QueueFull
+├── CircuitOpen(retry_after_s)           the backend is unwell: nothing was sent
+├── DeadlineExceeded                     (also a TimeoutError) cut off: the effect may have happened
+│   └── NoTimeLeft                       nothing was sent
+├── PermitLost                           cut off: its place under a shared limit may be another's
 └── StoreError
     ├── StoreUnavailable                 no answer: a write may have happened
     │   └── StoreBusy                    it did not get to begin: nothing was written
@@ -35,7 +50,7 @@ RunParked (a BaseException)              unwinds the frames of a run that parks 
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -189,8 +204,130 @@ class UnknownScheme(InvalidSetting):
         super().__init__(port, url, f"no adapter for {scheme!r}; installed: {', '.join(known)}{nearest(scheme, known)}")
 
 
+class InferenceError(AgentKitError):
+    """A model server did not do as asked.
+
+    Each kind says two things to whoever called. `retry_safe`: the same call may be sent again, and may well succeed then.
+    `counts_as_failure`: it tells that the endpoint is unwell, so a circuit breaker counts it. A cancelled call raises none of them.
+
+    Args:
+        endpoint: the name of the server.
+        problem: what it said, or what was seen.
+        retry_after_s: when it asked to be left alone for so many seconds.
+    """
+
+    retry_safe: ClassVar[bool] = False
+    counts_as_failure: ClassVar[bool] = False
+    way_out: ClassVar[str] = ""
+
+    def __init__(self, endpoint: str, problem: str, *, retry_after_s: float | None = None) -> None:
+        self.endpoint, self.problem, self.retry_after_s = endpoint, problem, retry_after_s
+        again = "" if retry_after_s is None else f"; try again in {retry_after_s:g} s"
+        super().__init__(f"{endpoint}: {problem}{again}{self.way_out}")
+
+
+class Unreachable(InferenceError):
+    """No connection to the server. Nothing was sent."""
+
+    retry_safe = counts_as_failure = True
+
+
+class RateLimited(InferenceError):
+    """Over the quota at this server. Nothing was computed. It is no sign of illness: a limit, not a breaker, is the answer to it."""
+
+    retry_safe = True
+
+
+class EngineBusy(InferenceError):
+    """The server has too much waiting. Nothing was computed; another one may have room."""
+
+    retry_safe = counts_as_failure = True
+
+
+class EngineFailed(InferenceError):
+    """The server failed by its own fault. An answer may have been computed, and billed."""
+
+    retry_safe = counts_as_failure = True
+
+
+class InferenceTimeout(InferenceError):
+    """No answer in time. One may have been computed, and billed."""
+
+    retry_safe = counts_as_failure = True
+
+
+class ConnectionCut(InferenceError):
+    """The connection ended after the request was sent and before anything came back. An answer may have been computed, and billed."""
+
+    retry_safe = counts_as_failure = True
+
+
+class StreamBroken(InferenceError):
+    """The stream ended without saying why it finished. Part of the answer came, in `text`; it was computed, and billed.
+
+    Not `retry_safe`: whoever listened has heard the first part, and another answer begins with another one.
+    """
+
+    counts_as_failure = True
+
+    def __init__(self, endpoint: str, problem: str, *, text: str = "", retry_after_s: float | None = None) -> None:
+        self.text = text
+        super().__init__(endpoint, problem, retry_after_s=retry_after_s)
+
+
+class ProtocolBroken(InferenceError):
+    """What came back is not what the server's protocol allows. An answer was computed, and billed."""
+
+    counts_as_failure = True
+    way_out = "; check the endpoint's URL and dialect"
+
+
+class AuthFailed(InferenceError):
+    """The server refused the endpoint's key. Nothing was computed. It counts as a failure: the next call there would end the same way."""
+
+    counts_as_failure = True
+    way_out = "; check the endpoint's api_key"
+
+
+class ContentFiltered(InferenceError):
+    """The server answers no such prompt, or withholds the answer. It may have been computed, and billed."""
+
+
+class RequestRefused(InferenceError):
+    """The request is wrong for this server. Nothing was computed; it would be refused again."""
+
+
+class ContextTooLong(RequestRefused):
+    """Prompt and `max_tokens` do not fit the model's context. Nothing was computed."""
+
+    way_out = "; shorten the prompt or lower max_tokens"
+
+
+class ModelNotFound(RequestRefused):
+    """The server does not serve that model. Nothing was computed."""
+
+
+class Unsupported(RequestRefused):
+    """The server cannot do what is asked, and says so in its capabilities. Nothing was sent."""
+
+
+class ScriptExhausted(InferenceError):
+    """A scripted model was asked once more than it has replies. Nothing happened."""
+
+    way_out = "; give the script one reply for each call"
+
+
+class NotRecorded(InferenceError):
+    """The recording holds no such call. Nothing was sent."""
+
+    way_out = "\nDelete the file to record anew"
+
+
 class Overloaded(AgentKitError):
     """Too much is waiting already. Nothing was started; try again after `retry_after_s` seconds."""
+
+    counts_as_failure: ClassVar[bool] = False  # the limit is ours: it tells nothing about the backend behind it
+    try_elsewhere: ClassVar[bool] = True
 
     def __init__(self, what: str, limit: int, retry_after_s: float) -> None:
         self.what, self.limit, self.retry_after_s = what, limit, retry_after_s
@@ -199,6 +336,46 @@ class Overloaded(AgentKitError):
 
 class QueueFull(Overloaded):
     """The queue is at `max_depth`. Nothing was written."""
+
+
+class CircuitOpen(AgentKitError):
+    """Too many of the last calls failed or were slow. Nothing was sent; calls are let through again after `retry_after_s` seconds."""
+
+    counts_as_failure: ClassVar[bool] = False
+    try_elsewhere: ClassVar[bool] = True
+
+    def __init__(self, name: str, retry_after_s: float) -> None:
+        self.name, self.retry_after_s = name, retry_after_s
+        super().__init__(f"the circuit of {name!r} is open, for its calls failed or were slow; try again in {retry_after_s:g} s")
+
+
+class DeadlineExceeded(AgentKitError, TimeoutError):
+    """A call was cut off at its deadline. Its effect may have happened."""
+
+    def __init__(self, what: str, timeout_s: float) -> None:
+        self.what, self.timeout_s = what, timeout_s
+        super().__init__(f"{what}: no end within {timeout_s:g} s; give it more time, or look why it hangs")
+
+
+class NoTimeLeft(DeadlineExceeded):
+    """No time was left before a call was sent. Nothing happened."""
+
+    counts_as_failure: ClassVar[bool] = False
+
+    def __init__(self, what: str, timeout_s: float = 0.0) -> None:
+        super().__init__(what, timeout_s)
+        within = f"all {timeout_s:g} s went by waiting" if timeout_s else "the caller's deadline has passed"
+        self.args = (f"{what}: not sent, for {within}; allow more time or fewer callers",)
+
+
+class PermitLost(AgentKitError):
+    """A call was cut off because its permit of a shared semaphore could not be renewed. Its effect may have happened."""
+
+    counts_as_failure: ClassVar[bool] = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"semaphore {name!r}: the lease of a permit ran out and it may be another's; is the limit store reachable?")
 
 
 class StoreError(AgentKitError):
@@ -215,6 +392,8 @@ class StoreUnavailable(StoreError):
 
 class StoreBusy(StoreUnavailable):
     """The store was locked or full before anything began. Nothing was written; try again."""
+
+    retry_safe: ClassVar[bool] = True
 
 
 class StoreRefused(StoreError):

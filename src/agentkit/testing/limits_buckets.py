@@ -110,6 +110,14 @@ class BucketLaws(LimitsBase):
         assert (await self.reserve(store, "a", 5.0)).granted
         assert await self.left(store, "rest") == 5
 
+    async def test_who_settles_before_it_was_granted_leaves_the_line(self, store: LimitStore, second: LimitStore, advance: Advance) -> None:
+        assert (await self.reserve(store, "all", BURST)).granted
+        assert not (await self.reserve(store, "gives-up", BURST)).granted
+        assert not (await self.reserve(second, "behind", 1.0)).granted
+        await second.settle("tpm", "gives-up", 0.0)
+        await advance(0.4 * self.lease_s)
+        assert (await self.reserve(store, "behind", 1.0)).granted
+
     async def test_what_is_given_back_never_lifts_a_bucket_above_its_burst(self, store: LimitStore, advance: Advance) -> None:
         assert (await self.reserve(store, "a", BURST)).granted
         await advance(3 * self.lease_s)
