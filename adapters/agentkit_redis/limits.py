@@ -58,7 +58,7 @@ class RedisLimits(RedisPort):
     async def settle(self, name: str, key: str, actual: float) -> None:
         """Book what `key` really used against what it reserved: give back the rest or take the overrun (the bucket may go negative).
 
-        A key that reserved nothing, or so long ago that it is forgotten, is let be.
+        A key that still waits leaves the line; one that is unknown, or reserved so long ago that it is forgotten, is let be.
         """
         await self._call(SETTLE, f"bucket:{name}", key, repr(actual))
 

@@ -149,7 +149,10 @@ class BucketScripts(LineScripts):
     def settle(self, name: str, key: str, actual: float) -> Script[None]:
         yield from self._dialect.serial(BUCKET + name)
         found: list[Any] = yield self._reserved(name, key)
-        if not found or found[0][1]:
+        if not found:
+            yield self._leave(BUCKET + name, key)
+            return
+        if found[0][1]:
             return
         now = yield from self._dialect.now()
         level = yield from self._level(name, now)

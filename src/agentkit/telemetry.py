@@ -36,7 +36,7 @@ class Row(NamedTuple):
     """A line of the table: a name that this library emits, and what it means."""
 
     name: str
-    kind: Literal["span", "counter", "histogram", "gauge", "attribute"]
+    kind: Literal["span", "counter", "histogram", "gauge", "event", "attribute"]
     unit: str
     description: str
     attributes: tuple[str, ...] = ()
@@ -72,6 +72,24 @@ class Counter:
     def add(self, amount: float = 1, attributes: Attributes = NOTHING) -> None:
         if amount and enabled():
             self._instrument.add(amount, attributes)
+
+
+class Event:
+    """Something that happened in a call: a counter, and an event of the same name on the current span."""
+
+    def __init__(self, name: str, unit: str, description: str, *attributes: str) -> None:
+        self.row = Row(name, "event", unit, description, attributes)
+        TABLE.append(self.row)
+
+    @cached_property
+    def _instrument(self) -> metrics.Counter:
+        return _meter().create_counter(self.row.name, self.row.unit, self.row.description)
+
+    def say(self, attributes: Attributes, details: Attributes = NOTHING) -> None:
+        """Count it by `attributes`; the span gets the details too, which would be too many time series."""
+        if enabled():
+            self._instrument.add(1, attributes)
+            trace.get_current_span().add_event(self.row.name, {**attributes, **details})
 
 
 class Histogram:
@@ -120,11 +138,18 @@ FENCE = _attribute("agentkit.fence", "Number of the claim: 1 for the first activ
 STEP_KEY = _attribute("agentkit.step", "Key of the step in the journal")
 ATTEMPT = _attribute("agentkit.attempt", "Attempt at the step, from 1")
 EFFECT = _attribute("agentkit.effect", "What a crash in the step leads to: none, rerun, ask, fail")
-OUTCOME = _attribute("agentkit.outcome", "ok, error or cancelled; of a claim its answer, of a signal accepted, duplicate, ended or unknown")
+OUTCOME = _attribute(
+    "agentkit.outcome",
+    "ok, error or cancelled; of a claim its answer, of a signal accepted, duplicate, ended or unknown, of a hedge first, second or error",
+)
 WORKER = _attribute("agentkit.worker", "Registration of the worker")
 COUNT = _attribute("agentkit.count", "How many runs, rows or tickets the operation is about")
-STATE = _attribute("agentkit.state", "ready, delayed, leased or dead")
+STATE = _attribute("agentkit.state", "ready, delayed, leased or dead; of a circuit open, half_open or closed")
 TOPIC = _attribute("agentkit.signal", "Name of the signal")
+POLICY = _attribute("agentkit.policy", "Name of the policy")
+LIMIT = _attribute("agentkit.limit", "Name of the semaphore or rate")
+REASON = _attribute("agentkit.reason", "Why not: attempts, budget, time or unsafe of a retry; overloaded, requests or tokens of a limit")
+WAIT = _attribute("agentkit.wait_s", "Seconds waited, or that will be")
 CODE = _attribute("agentkit.code", "File, line and function that blocked the event loop")
 
 SUBMIT = SpanName("agentkit.submit", "Runs are stored and their tickets put", AGENT, TENANT, COUNT, kind=SpanKind.PRODUCER)
@@ -163,6 +188,17 @@ QUEUE_OLDEST_SECONDS = Gauge("agentkit.queue.oldest", "s", "Age of the oldest un
 STALLS = Counter("agentkit.loop.stalls", "{stall}", "Times that user code blocked the event loop", CODE)
 STALL_SECONDS = Histogram("agentkit.loop.stall.duration", "s", "How long the event loop was blocked", CODE)
 BEATS_MISSED = Counter("agentkit.beats.missed", "{beat}", "Heartbeats that were due and not accepted")
+RETRIED = Event("agentkit.policy.retry", "{retry}", "An attempt failed and is made again after a wait", POLICY, ATTEMPT, WAIT)
+NOT_RETRIED = Event("agentkit.policy.gave_up", "{call}", "An attempt failed and is not made again", POLICY, REASON, ATTEMPT)
+CUT_OFF = Event("agentkit.policy.cut_off", "{call}", "A deadline passed in or before a call", POLICY)
+HEDGED = Event("agentkit.policy.hedge", "{call}", "A slow call was sent a second time; the outcome says which answered", POLICY, OUTCOME)
+FELL_BACK = Event("agentkit.policy.fallback", "{call}", "An alternative failed and the next is asked", ATTEMPT)
+CIRCUIT_CHANGED = Event("agentkit.circuit.change", "{change}", "A circuit opened, half opened or closed", POLICY, STATE)
+CIRCUIT_REFUSED = Event("agentkit.circuit.refusal", "{call}", "An open circuit refused a call", POLICY)
+LIMIT_WAITED = Event("agentkit.limit.wait", "{call}", "A call waited for a permit or for its rate", LIMIT, WAIT)
+LIMIT_REFUSED = Event("agentkit.limit.refusal", "{call}", "A limit refused a call", LIMIT, REASON)
+LIMIT_SECONDS = Histogram("agentkit.limit.duration", "s", "How long calls waited for a limit (only those that did)", LIMIT)
+LIMIT_PERMITS = Gauge("agentkit.limit.permits", "{permit}", "Permits of an adaptive semaphore", LIMIT)
 
 
 _OFF: AbstractContextManager[Span] = nullcontext(INVALID_SPAN)

@@ -249,6 +249,7 @@ BROKEN: list[Broken[InMemoryLimits]] = [
     (with_line(PlacesForEver), "a_waiter_who_does_not_ask_again_loses_its_place_after_one_lease", {}),
     (with_line(PlacesForOneAsking), "a_waiter_who_keeps_asking_keeps_its_place", {}),
     (with_line(NobodyLeaves), "release_leaves_the_line", {}),
+    (with_line(NobodyLeaves), "who_settles_before_it_was_granted_leaves_the_line", {}),
     (NeverEmpty, "a_new_bucket_gives_out_its_burst_at_once_and_no_more", {}),
     (NeverEmpty, "racing_callers_get_no_more_than_burst_and_rate_allow", {}),
     (NeverFills, "who_is_not_granted_is_told_when_there_will_be_enough", {}),

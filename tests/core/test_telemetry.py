@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "telemetry.md"
 
-SPANS_AND_METRICS = (telemetry.SpanName, telemetry.Counter, telemetry.Histogram, telemetry.Gauge)
+SPANS_AND_METRICS = (telemetry.SpanName, telemetry.Counter, telemetry.Histogram, telemetry.Gauge, telemetry.Event)
 ATTRIBUTES = [row.name for row in telemetry.TABLE if row.kind == "attribute"]
 
 
@@ -222,7 +222,7 @@ def test_every_name_is_ours_and_is_said_once() -> None:
     keys = [(row.kind, row.name) for row in telemetry.TABLE]
     assert len(keys) == len(set(keys))
     assert all(row.name.startswith("agentkit.") and row.description for row in telemetry.TABLE)
-    assert all(row.unit for row in telemetry.TABLE if row.kind in {"counter", "histogram", "gauge"})
+    assert all(row.unit for row in telemetry.TABLE if row.kind in {"counter", "histogram", "gauge", "event"})
 
 
 def test_an_attribute_of_a_row_has_a_row_and_no_metric_carries_an_id() -> None:

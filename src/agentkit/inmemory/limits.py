@@ -195,11 +195,13 @@ class InMemoryLimits:
     async def settle(self, name: str, key: str, actual: float) -> None:
         """Book what `key` really used against what it reserved: give back the rest or take the overrun (the bucket may go negative).
 
-        A key that reserved nothing, or so long ago that it is forgotten, is let be.
+        A key that still waits leaves the line; one that is unknown, or reserved so long ago that it is forgotten, is let be.
         """
         with self._lock:
             now = self._clock.monotonic()
             reservation = self._reservations.get((name, key))
+            if reservation is None and name in self._buckets:
+                self._buckets[name].line.leave(key)
             if reservation and not reservation.settled:
                 self._buckets[name].fill(now)
                 self._settle(self._buckets[name], reservation, actual)

@@ -6,7 +6,7 @@ Laws (each is a test in `agentkit.testing.limits`):
 - A holder that died frees its permits one lease later; one that renews keeps them; acquiring again under the same holder is the same grant.
 - Waiters are served fairly by tenant and in order inside a tenant: a heavy waiter is not starved by light ones.
 - A bucket never gives out more than `burst` plus `rate` x time; `settle` books the difference to the truth once per key, however often
-  it is called.
+  it is called, and takes a key that still waits out of the line.
 """
 
 from __future__ import annotations
@@ -50,5 +50,8 @@ class LimitStore(Protocol):
         ...
 
     async def settle(self, name: str, key: str, actual: float) -> None:
-        """Book what `key` really used against what it reserved: give back the rest or take the overrun (the bucket may go negative)."""
+        """Book what `key` really used against what it reserved: give back the rest or take the overrun (the bucket may go negative).
+
+        A key that was not granted leaves the line, so that who gives up waiting does not hold up those behind.
+        """
         ...
