@@ -65,6 +65,7 @@ class AsyncpgConnection:
         if self.raw.is_in_transaction() and sql not in self._of_the_future:
             raise Unprepared(partial(self._prepare, sql))
         statement = self._prepared[sql] = await self.raw.prepare(numbered(sql))
+        self._of_the_future.discard(sql)
         return statement
 
     async def _prepare(self, sql: str) -> None:

@@ -7,14 +7,15 @@ from collections.abc import AsyncIterator
 
 import anyio
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from agentkit.errors import InvalidKey, InvalidSetting, SchemaTooNew, StoreBusy, StoreRefused
 from agentkit.testing.contract import race
-from agentkit.testing.runs_base import create, get, new, start, sweep
+from agentkit.testing.runs_base import create, new, start
 from agentkit_sql import Sql, SqlRuns
 from agentkit_sql.dialect import Script, Statement
 from tests.adapters.opening import HASTY, opened
+from tests.adapters.within_laws import WithinLaws
 from tests.servers.mariadb import GUARDED, PASSWORD, Mariadb
 from tests.servers.process import certify, private
 
@@ -140,38 +141,17 @@ async def test_ten_processes_that_start_together_migrate_once(mariadb_url: str) 
     await store.aclose()
 
 
-@pytest.fixture
-async def engine(mariadb_url: str) -> AsyncIterator[AsyncEngine]:
-    """The application's own."""
-    engine = create_async_engine(mariadb_url.replace("mysql://", "mysql+asyncmy://"))
-    yield engine
-    await engine.dispose()
+class TestWithin(WithinLaws):
+    @pytest.fixture
+    async def engine(self, mariadb_url: str) -> AsyncIterator[AsyncEngine]:
+        engine = create_async_engine(mariadb_url.replace("mysql://", "mysql+asyncmy://"))
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql("CREATE TABLE customers (name TEXT)")
+        yield engine
+        await engine.dispose()
 
-
-async def test_a_run_created_in_a_transaction_that_is_rolled_back_never_was(store: SqlRuns, engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
-        assert [created.answer for created in await store.create_within(connection, [new("run-1")])] == ["created"]
-        await connection.rollback()
-    assert await store.get(["run-1"]) == [None]
-
-
-async def test_a_run_created_in_a_transaction_that_commits_is_found_by_the_sweep(store: SqlRuns, engine: AsyncEngine) -> None:
-    awkward = bytes(range(256)) + b"'; --"
-    several = [new("run-1", input=awkward), *(new(f"run-{n}") for n in range(2, 9))]
-    async with AsyncSession(engine) as session:
-        assert [created.answer for created in await store.create_within(session, several)] == ["created"] * 8
-        assert await store.get(["run-1"]) == [None], "nobody sees it before the commit"
-        await session.commit()
-    assert {ticket.run_id for ticket in (await sweep(store)).tickets} == {run.run_id for run in several}
-    assert (await get(store, "run-1")).input == awkward
-    async with engine.begin() as connection:
-        [again] = await store.create_within(connection, [new("run-1", input=awkward)])
-    assert again.answer == "exists"
-
-
-async def test_a_transaction_on_another_database_is_refused(store: SqlRuns, mariadb: Mariadb) -> None:
-    other = create_async_engine(mariadb.url("mysql").replace("mysql://", "mysql+asyncmy://"))
-    async with other.connect() as connection:
-        with pytest.raises(InvalidSetting, match="on the database that holds the runs"):
-            await store.create_within(connection, [new("run-1")])
-    await other.dispose()
+    @pytest.fixture
+    async def elsewhere(self, mariadb: Mariadb) -> AsyncIterator[AsyncEngine]:
+        engine = create_async_engine(mariadb.url("mysql").replace("mysql://", "mysql+asyncmy://"))
+        yield engine
+        await engine.dispose()

@@ -11,13 +11,13 @@ from uuid import uuid4
 import anyio
 import anyio.to_thread
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from agentkit import Agent, Context, Runtime
 from agentkit.clock import SYSTEM
 from agentkit.errors import AdapterNotInstalled, InvalidSetting, SchemaTooNew, StoreBusy
 from agentkit.ports.records import RunStatus
-from agentkit.testing.runs_base import new, sweep
+from agentkit.testing.runs_base import new
 from agentkit_sql import Sql, SqlRuns
 from agentkit_sql import postgresql_queue as queue_statements
 from agentkit_sql import postgresql_runs as run_statements
@@ -28,6 +28,7 @@ from agentkit_sql.schema import FIRST, migrate
 from agentkit_sql.server import Server, drive
 from tests.adapters.opening import opened
 from tests.adapters.statements import statements
+from tests.adapters.within_laws import WithinLaws
 from tests.servers.postgresql import GUARDED, PASSWORD, Postgresql
 from tests.servers.process import private
 
@@ -235,6 +236,8 @@ async def test_what_is_done_all_the_time_finds_rows_by_their_keys_also_when_it_w
 @pytest.fixture(params=DRIVERS)
 async def engine(request: pytest.FixtureRequest, postgresql_url: str) -> AsyncIterator[AsyncEngine]:
     engine = create_async_engine(postgresql_url.replace("postgresql://", f"postgresql+{request.param}://"))
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql("CREATE TABLE customers (name TEXT)")
     yield engine
     await engine.dispose()
 
@@ -246,25 +249,12 @@ class Welcome(Agent[str, str]):
         return f"welcome, {input}"
 
 
-async def order(connection: AsyncConnection) -> None:
-    await connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS customers (name TEXT)")
-    await connection.exec_driver_sql("INSERT INTO customers VALUES ('ann')")
-
-
-async def test_a_run_created_in_a_transaction_that_is_rolled_back_never_was(store: SqlRuns, engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
-        await order(connection)
-        assert [created.answer for created in await store.create_within(connection, [new("run-1")])] == ["created"]
-        await connection.rollback()
-    assert await store.get(["run-1"]) == [None]
-
-
-async def test_a_run_created_in_a_transaction_that_commits_is_found_by_the_sweep(store: SqlRuns, engine: AsyncEngine) -> None:
-    async with AsyncSession(engine) as session:
-        assert [created.answer for created in await store.create_within(session, [new("run-1")])] == ["created"]
-        assert await store.get(["run-1"]) == [None], "nobody sees it before the commit"
-        await session.commit()
-    assert [ticket.run_id for ticket in (await sweep(store)).tickets] == ["run-1"]
+class TestWithin(WithinLaws):
+    @pytest.fixture
+    async def elsewhere(self, postgresql: Postgresql) -> AsyncIterator[AsyncEngine]:
+        engine = create_async_engine(postgresql.url("postgres").replace("postgresql://", "postgresql+asyncpg://"))
+        yield engine
+        await engine.dispose()
 
 
 async def test_a_run_submitted_in_a_transaction_runs_once(postgresql_url: str, engine: AsyncEngine) -> None:
@@ -286,16 +276,6 @@ async def test_a_store_that_has_no_transactions_of_others_says_so() -> None:
     async with Runtime(state="memory://", agents=[Welcome]) as runtime:
         with pytest.raises(InvalidSetting, match="takes no part"):
             await runtime.submit(Welcome, "ann", within=object())
-
-
-async def test_another_database_or_no_transaction_at_all_is_refused(store: SqlRuns, postgresql: Postgresql) -> None:
-    other = create_async_engine(postgresql.url("postgres").replace("postgresql://", "postgresql+asyncpg://"))
-    async with other.connect() as connection:
-        with pytest.raises(InvalidSetting, match="on the database that holds the runs"):
-            await store.create_within(connection, [new("run-1")])
-    await other.dispose()
-    with pytest.raises(InvalidSetting, match="AsyncSession"):
-        await store.create_within("a transaction", [new("run-1")])
 
 
 # What a connection keeps to

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
@@ -205,3 +205,16 @@ def test_what_a_function_declares_is_not_asked_where_returns_says_better() -> No
     assert not function_of(opens, CONTEXTS).is_async
     with pytest.raises(NotSerialisable, match=r"result type of .*opens"):
         print(function_of(opens, CONTEXTS).codec)
+
+
+def test_an_annotation_that_cannot_be_hashed_is_a_type_like_any_other() -> None:
+    codec = Codec(Annotated[int, []])
+    assert codec.round_trip(7, "it") == (b"7", 7)
+
+
+@pytest.mark.parametrize(("declared", "value"), [(dict, {"a": [1]}), (dict[str, Any], {"a": None}), (list, [1, "a"]), (list[Any], [{}])])
+def test_what_says_nothing_of_its_inside_is_written_as_it_is_and_another_class_is_still_an_error(declared: Any, value: Any) -> None:
+    codec = Codec(declared)
+    assert codec.round_trip(value, "it")[1] == value
+    with pytest.raises(NotSerialisable):
+        codec.encode("neither", "it")

@@ -12,8 +12,6 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from agentkit import telemetry
@@ -37,6 +35,7 @@ from agentkit.resilience.semaphore import Permits, Semaphore
 from agentkit.resilience.state import PolicyState, current, using
 from agentkit.testing.clock import FakeClock
 from tests.core.policies import YieldingLimits, later, sleep_under
+from tests.core.spans import exported
 
 SAFE = Unreachable("eu1", "refused")
 
@@ -285,12 +284,8 @@ async def test_the_last_error_names_those_before_it() -> None:
 
 @pytest.fixture
 def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(telemetry, "_live", True)
-    monkeypatch.setattr(telemetry, "tracer", lambda: provider.get_tracer(telemetry.SCOPE))
-    yield exporter
-    provider.shutdown()
+    with exported(monkeypatch) as exporter:
+        yield exporter
 
 
 @pytest.fixture

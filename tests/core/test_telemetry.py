@@ -18,10 +18,10 @@ from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from agentkit import telemetry
+from tests.core.spans import exported
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -34,14 +34,8 @@ ATTRIBUTES = [row.name for row in telemetry.TABLE if row.kind == "attribute"]
 
 @pytest.fixture
 def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """An SDK for one test: the API lets a process set its providers once only, so the tracer is swapped instead."""
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(telemetry, "_live", True)
-    monkeypatch.setattr(telemetry, "tracer", lambda: provider.get_tracer(telemetry.SCOPE))
-    yield exporter
-    provider.shutdown()
+    with exported(monkeypatch) as exporter:
+        yield exporter
 
 
 @pytest.fixture

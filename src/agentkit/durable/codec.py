@@ -6,7 +6,7 @@ A step returns `decode(encode(result))` the first time too, so that a replay see
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from math import isfinite
 from typing import Any, cast
 
@@ -17,8 +17,8 @@ from agentkit.errors import NotSerialisable
 
 MAX_DEPTH = 200  # where pydantic's own writer gives up
 
-_LOOSE: dict[Any, type] = {dict: dict, dict[str, Any]: dict, list: list, list[Any]: list}
-"""Declared types that say nothing of what is inside."""
+_LOOSE: tuple[tuple[Any, type], ...] = ((dict, dict), (dict[str, Any], dict), (list, list), (list[Any], list))
+"""Declared types that say nothing of what is inside, and the class of their values."""
 
 _strict = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
@@ -31,7 +31,7 @@ class Codec:
     def __init__(self, declared: Any = None) -> None:
         self.declared = declared
         self._adapter: TypeAdapter[Any] | None = None if declared in (None, Any) else TypeAdapter(declared)
-        self._loose = _LOOSE.get(declared) if isinstance(declared, Hashable) else None
+        self._loose = next((kind for known, kind in _LOOSE if declared == known), None)
         if self._adapter is not None:
             # What the adapter's own methods call: every result passes here twice, and their keywords cost as much as the work.
             self._dump, self._validate = self._adapter.serializer.to_json, self._adapter.validator.validate_json

@@ -248,8 +248,14 @@ class Engine:
         finally:
             self.taking -= 1
             self.notify()
-        if any(isinstance(answer, Claimed) and self._was_forgotten(answer.run) for answer in answers):
-            log.error("the store granted a run again under the number of a claim that is open here: it has lost what it had acknowledged")
+        forgotten = [answer.run for answer in answers if isinstance(answer, Claimed) and self._was_forgotten(answer.run)]
+        if forgotten:
+            log.error(
+                "run %s was granted again under number %d, whose claim is open here: the store has lost what it had acknowledged (was it "
+                "restored from a copy?); this worker drops its runs and registers anew",
+                forgotten[0].run_id,
+                forgotten[0].fence,
+            )
             self._on_fenced()
             return
         for h, answer in zip(held, answers, strict=True):
