@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import json
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -213,10 +214,11 @@ def test_an_annotation_that_cannot_be_hashed_is_a_type_like_any_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("declared", "value"), [(dict[Any, Any], {"a": [1]}), (dict[str, Any], {"a": None}), (list[Any], [1, "a"]), (list[Any], [{}])]
+    ("declared", "text"),
+    [(dict, '{"a":[1]}'), (dict[str, Any], '{"a":null}'), (list, '[1,"a"]'), (list[Any], "[{}]")],
 )
-def test_what_says_nothing_of_its_inside_is_written_as_it_is_and_another_class_is_still_an_error(declared: Any, value: Any) -> None:
+def test_what_says_nothing_of_its_inside_is_written_as_it_is_and_another_class_is_still_an_error(declared: Any, text: str) -> None:
     codec = Codec(declared)
-    assert codec.round_trip(value, "it")[1] == value
+    assert codec.round_trip(json.loads(text), "it")[0] == text.encode()
     with pytest.raises(NotSerialisable):
         codec.encode("neither", "it")
