@@ -131,7 +131,11 @@ async def test_a_task_that_kills_each_process_it_is_delivered_to_is_buried_after
         killed = [worker.code for worker in crew.children if worker.code is not None]
         # A sweep that misses the ticket while a dead worker has it puts another, whose deliveries begin anew.
         assert MAX_DELIVERIES <= len(killed) <= 2 * MAX_DELIVERIES
-        assert [dead.ticket.run_id for dead in await runtime.tickets.dead()] == ["poison"]
+
+        async def laid_aside() -> bool:
+            return [dead.ticket.run_id for dead in await runtime.tickets.dead()] == ["poison"]
+
+        await until("its ticket follows the run, which is buried first", laid_aside)
         assert effects.lines() == []
 
 
