@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakValueDictionary
 
 import anyio
@@ -16,7 +16,7 @@ from agentkit.errors import InvalidSetting, StoreUnavailable
 from agentkit.tasks import Home
 from agentkit_sql.dialect import ROWS, SqliteDialect, Statement
 from agentkit_sql.news import OTHER, QUEUE, RUNS, News
-from agentkit_sql.port import POOL, SqlSettings, parsed, settings_from
+from agentkit_sql.port import LANE, POOL, SqlSettings, parsed, settings_from
 from agentkit_sql.sqlite import Job, Owner, connect
 
 if TYPE_CHECKING:
@@ -118,13 +118,18 @@ class Database:
 
     async def write(self, work: Work[T], *, sync: bool, topic: str = OTHER, line: str = POOL) -> T:
         """Run a script in a transaction; with `sync` it survives a power cut when this returns."""
-        return await self._do(work(), write=True, sync=sync, topic=topic)
+        return await self._do(work(), write=True, sync=sync, topic=topic, flush=line == LANE)
 
-    async def _do(self, script: Script[T], *, write: bool, sync: bool, topic: str) -> T:
+    @property
+    def known(self) -> dict[Any, Any]:
+        """What `Owner.known` says."""
+        return {} if self._owner is None else self._owner.known
+
+    async def _do(self, script: Script[T], *, write: bool, sync: bool, topic: str, flush: bool = False) -> T:
         owner = self._owner
         if owner is None:
             raise StoreUnavailable(self.path, "it is closed: use it between open() and aclose()")
-        job = Job(script, current_token().native_token, Home().gate(), write=write, sync=sync, topic=topic)
+        job = Job(script, current_token().native_token, Home().gate(), write=write, sync=sync, topic=topic, flush=flush)
         owner.put(job)
         try:
             await job.gate.wait()

@@ -11,9 +11,9 @@ from agentkit_sql.mariadb import Rows
 from agentkit_sql.mariadb_advice import ASKED, advice
 from agentkit_sql.news import RUNS
 from agentkit_sql.port import LANE
-from agentkit_sql.runs_write import WriteScripts
+from agentkit_sql.runs_write import Known, WriteScripts
 from agentkit_sql.server import one
-from agentkit_sql.server_runs import Known, ServerRuns
+from agentkit_sql.server_runs import ServerRuns
 from agentkit_sql.within import Within
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from agentkit_sql.postgresql_advice import ASKED as ASKED_SETTINGS
 from agentkit_sql.postgresql_advice import FACTS, advice
 from agentkit_sql.rows import COLUMNS, ENTRY, FIELDS, TO_TELL, to_run
 from agentkit_sql.runs_create import row_of
-from agentkit_sql.runs_write import SUSPECT_CRASHES, follows
-from agentkit_sql.server_runs import Known, ServerRuns
+from agentkit_sql.runs_write import SUSPECT_CRASHES, Known, follows
+from agentkit_sql.server_runs import ServerRuns
 from agentkit_sql.within import Within, connection_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import anyio.to_thread
 from agentkit.clock import SYSTEM
 from agentkit.errors import InvalidSetting
 from agentkit.ports.records import Entry
-from agentkit_sql.database import SqliteSettings
+from agentkit_sql.database import Database, SqliteSettings
 from agentkit_sql.dialect import Statement
 from agentkit_sql.joins import JoinScripts
 from agentkit_sql.news import RUNS
@@ -20,6 +20,7 @@ from agentkit_sql.runs_create import CreateScripts
 from agentkit_sql.runs_sweep import SweepScripts
 from agentkit_sql.runs_write import WriteScripts
 from agentkit_sql.server import drive
+from agentkit_sql.sqlite_runs import SqliteWriteScripts
 from agentkit_sql.within import RULE, Within, connection_of
 
 if TYPE_CHECKING:
@@ -211,6 +212,21 @@ class ReadScripts:
         return [to_run(row) for row in rows]
 
 
-def from_url(url: str, *, clock: Clock = SYSTEM) -> SqlRuns:
+class SqliteRuns(SqlRuns):
+    """A `RunStore` in a SQLite file."""
+
+    def __init__(self, settings: SqlSettings, clock: Clock = SYSTEM) -> None:
+        super().__init__(settings, clock)
+        self._scripts = SqliteWriteScripts(settings.dialect(clock))
+
+    async def write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool = True) -> list[Written]:
+        """Write a batch of runs in one transaction. Raises `WorkerFenced`; `StoreRefused` for a gap."""
+        database = self.database
+        assert isinstance(database, Database)
+        known = database.known
+        return await database.write(lambda: self._scripts.flush(worker_id, batch, known), sync=sync, topic=RUNS, line=LANE)
+
+
+def from_url(url: str, *, clock: Clock = SYSTEM) -> SqliteRuns:
     """The run store in the file that a `sqlite://` URL names. Raises `InvalidSetting`."""
-    return SqlRuns(SqliteSettings.from_url(url), clock)
+    return SqliteRuns(SqliteSettings.from_url(url), clock)

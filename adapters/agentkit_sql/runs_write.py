@@ -22,6 +22,24 @@ SUSPECT_CRASHES = 2
 LOST = Written("lost", 0)
 
 
+class Known:
+    """What is known of a claim. Under one fence one worker writes, so what was there stays the last until it writes again."""
+
+    __slots__ = ("fence", "last", "no")
+
+    def __init__(self, fence: int, last: int, no: int) -> None:
+        self.fence, self.no = fence, no
+        self.last = last
+        """The seq of the last entry."""
+
+    def goes_on(self, write: RunWrite) -> bool:
+        """Whether it is entries alone, right after those that are there."""
+        entries = write.entries
+        if not entries or write.release or write.takes or write.joins or write.clear_crashes or write.fence != self.fence:
+            return False
+        return entries[0].seq == self.last + 1 and (len(entries) == 1 or follows(entries, self.last))
+
+
 class WriteScripts:
     """The scripts of `claim` and `write`."""
 

@@ -8,7 +8,7 @@ from agentkit.clock import SYSTEM
 from agentkit.errors import StoreRefused
 from agentkit.ports.records import Written
 from agentkit_sql.runs import SqlRuns
-from agentkit_sql.runs_write import follows
+from agentkit_sql.runs_write import Known
 from agentkit_sql.server import Server, Undone
 
 if TYPE_CHECKING:
@@ -19,17 +19,6 @@ if TYPE_CHECKING:
     from agentkit_sql.port import SqlSettings
 
 REMEMBERED = 20_000  # runs: more than are at work in one process; those that were lost are forgotten together
-
-
-class Known:
-    """What is known of a claim. Under one fence one worker writes, so what was there stays the last until it writes again."""
-
-    __slots__ = ("fence", "last", "no")
-
-    def __init__(self, fence: int, last: int, no: int) -> None:
-        self.fence, self.no = fence, no
-        self.last = last
-        """The seq of the last entry."""
 
 
 class ServerRuns(SqlRuns):
@@ -80,7 +69,7 @@ class ServerRuns(SqlRuns):
         claims: list[Known] = []
         for write in batch:
             known = self._known.get(write.run_id)
-            if known is None or not _goes_on(write, known):
+            if known is None or not known.goes_on(write):
                 return None
             claims.append(known)
         return claims
@@ -93,11 +82,3 @@ class ServerRuns(SqlRuns):
         if len(self._known) >= REMEMBERED:
             self._known.clear()
         self._known[run_id] = known
-
-
-def _goes_on(write: RunWrite, known: Known) -> bool:
-    """Whether it is entries alone, right after those that are there."""
-    entries = write.entries
-    if not entries or write.release or write.takes or write.joins or write.clear_crashes or write.fence != known.fence:
-        return False
-    return entries[0].seq == known.last + 1 and (len(entries) == 1 or follows(entries, known.last))

@@ -17,7 +17,7 @@ from agentkit_sql.postgresql import PostgresSettings
 from agentkit_sql.postgresql_queue import PostgresQueue
 from agentkit_sql.postgresql_runs import PostgresRuns
 from agentkit_sql.queue import SqlQueue
-from agentkit_sql.runs import SqlRuns
+from agentkit_sql.runs import SqliteRuns, SqlRuns
 from agentkit_sql.values import SqlValues
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ SETTINGS: dict[str, type[SqliteSettings | PostgresSettings | MariadbSettings]] =
     "mariadb": MariadbSettings,
 }
 """By the name that SQLAlchemy gives to a kind of database."""
-RUNS: dict[type[SqlSettings], type[SqlRuns]] = {PostgresSettings: PostgresRuns, MariadbSettings: MariadbRuns}
+RUNS: dict[type[SqlSettings], type[SqlRuns]] = {SqliteSettings: SqliteRuns, PostgresSettings: PostgresRuns, MariadbSettings: MariadbRuns}
 QUEUES: dict[type[SqlSettings], type[SqlQueue]] = {PostgresSettings: PostgresQueue}
 """Where a kind of database has statements of its own for what is done most."""
 

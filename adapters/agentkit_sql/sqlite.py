@@ -12,7 +12,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Generator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -40,6 +40,7 @@ FREE_CHECKPOINTS_SINCE = (3, 51, 3)
 PAGE_BYTES = 8192  # of a new file: a commit of 50 results of 1 KB then writes 15 pages, not 28, and each costs two calls of the system
 CHECKPOINT_PAGES = 2000  # 16 MB of log: a page that changes often is copied once for all, some 3 % of what 50 busy runs cost
 COMMITS_BETWEEN_ELECTIONS = 256
+COMMITS_BETWEEN_COPIES = 64  # with fewer a page that changes often is copied more often, with more the log is longer
 
 
 UNFIT_DATA = (UnicodeError, OverflowError, sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
@@ -47,14 +48,14 @@ UNFIT_DATA = (UnicodeError, OverflowError, sqlite3.DataError, sqlite3.IntegrityE
 
 
 class Job(Generic[T]):
-    """A script to run, and how to tell its caller."""
+    """A script to run, and how to tell its caller. `flush`: it changes runs of its own worker and nothing else."""
 
-    __slots__ = ("done", "error", "gate", "loop", "result", "script", "sync", "topic", "write")
+    __slots__ = ("done", "error", "flush", "gate", "loop", "result", "script", "sync", "topic", "write")
 
-    def __init__(self, script: Script[T], loop: Any, gate: Gate, *, write: bool, sync: bool, topic: str) -> None:
+    def __init__(self, script: Script[T], loop: Any, gate: Gate, *, write: bool, sync: bool, topic: str, flush: bool = False) -> None:
         self.script, self.loop, self.gate = script, loop, gate
         self.done = False
-        self.write, self.sync, self.topic = write, sync, topic
+        self.write, self.sync, self.topic, self.flush = write, sync, topic, flush
         self.result: T | None = None
         self.error: BaseException | None = None
 
@@ -153,12 +154,18 @@ class Checkpointer:
     """Elects the one process that moves the log into the file, by a lock on a file beside it.
 
     The lock dies with its process and another takes it. A process that is stopped keeps it: the log then grows until it goes on.
+
+    A thread copies beside the writer, so that no commit waits for it. While commits go on it never comes to the log's end; the rest,
+    after which the log begins anew, the writer copies itself when the log is long: then no other connection copies.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._lock: int | None = None
         self._elected = False
+        self._commits = 0
+        self._due: SimpleQueue[bool] = SimpleQueue()
+        self._copier: threading.Thread | None = None
 
     def stand(self, connection: sqlite3.Connection) -> None:
         """Become the one if nobody is."""
@@ -174,17 +181,49 @@ class Checkpointer:
         self._elected = True
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}").fetchall()
 
+    def committed(self) -> None:
+        """Count a commit; from time to time have copied what has gathered."""
+        self._commits += 1
+        if self._elected and not self._commits % COMMITS_BETWEEN_COPIES:
+            if self._copier is None:
+                self._copier = threading.Thread(target=self._copy, name=f"agentkit-copies-{Path(self._path).name}", daemon=True)
+                self._copier.start()
+            if self._due.empty():
+                self._due.put(True)
+
+    def _copy(self) -> None:
+        # What fails here, the writer meets in its own copying.
+        with suppress(sqlite3.Error), closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous = FULL")
+            while self._due.get():
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def stop(self) -> None:
+        """Copy no more. Blocks until the thread has ended."""
+        if self._copier is not None:
+            self._due.put(False)
+            self._copier.join()
+
     def resign(self) -> None:
+        """Leave it to another process."""
         if self._lock is not None:
             os.close(self._lock)
 
 
 class Owner:
-    """The thread that owns a connection."""
+    """The thread that owns a connection.
+
+    Attributes:
+        known: what flushes remember of the file from one to the next, for scripts alone. It is true as long as nobody else has written:
+            it is emptied when another connection has committed, which SQLite says inside the transaction, where nobody can write any
+            more; when anything but a flush writes on this one; and when what was written may have been undone.
+    """
 
     def __init__(self, path: str, connection: sqlite3.Connection, on_commit: Callable[[set[str]], None]) -> None:
         self._path, self._connection, self._on_commit = path, connection, on_commit
         self._queue: SimpleQueue[Job[Any] | None] = SimpleQueue()
+        self.known: dict[Any, Any] = {}
+        self._foreign = 0
         self._full = True
         self._commits = 0
         self._checkpointer = Checkpointer(path)
@@ -217,6 +256,7 @@ class Owner:
             if writes:
                 self._transact(writes)
                 answer(writes)
+        self._checkpointer.stop()
         self._connection.close()
         self._checkpointer.resign()
         self._closed = True
@@ -248,6 +288,8 @@ class Owner:
             job.result = drive(self._connection, job.script)
         except BaseException as exc:  # noqa: BLE001  whatever it is, it belongs to the caller, and the thread lives on
             job.error = self._told(exc)
+        if job.write and (not job.flush or job.error is not None):
+            self.known.clear()
 
     def _told(self, exc: BaseException) -> BaseException:
         told = translated(exc, self._path)
@@ -260,6 +302,7 @@ class Owner:
         try:
             self._carry_out(jobs)
         except BaseException as exc:  # noqa: BLE001  as in _run
+            self.known.clear()
             told = self._told(exc)
             for job in jobs:
                 job.error = job.error or told
@@ -268,6 +311,7 @@ class Owner:
             return
         self._on_commit({job.topic for job in jobs if job.error is None})
         self._commits += 1
+        self._checkpointer.committed()
         if not self._commits % COMMITS_BETWEEN_ELECTIONS:
             with suppress(OSError, sqlite3.Error):
                 self._checkpointer.stand(self._connection)
@@ -293,6 +337,10 @@ class Owner:
             self._connection.execute("PRAGMA synchronous = " + ("FULL" if full else "NORMAL")).fetchall()
             self._full = full
         self._connection.execute("BEGIN IMMEDIATE")
+        [(foreign,)] = self._connection.execute("PRAGMA data_version")
+        if foreign != self._foreign:
+            self._foreign = foreign
+            self.known.clear()
 
 
 def answer(jobs: list[Job[Any]]) -> None:
