@@ -11,26 +11,47 @@ Submitted runs pass runtime/ (create, queue), ports/queue.py and runtime/worker.
 `agentkit.testing` has a runtime with a clock to advance, and the conformance suite of every port.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from agentkit.agents.base import Agent, AnyAgent, Child, Signal
 from agentkit.agents.children import Need, Outcomes
-from agentkit.agents.context import Context, StepContext
+from agentkit.agents.context import Context
+from agentkit.agents.meta import Principal
 from agentkit.agents.state import State
+from agentkit.agents.step_context import StepContext
+from agentkit.agents.tenants import Tenant, TenantSource
 from agentkit.durable.group_commit import Durability
+from agentkit.durable.secrets import Secret
 from agentkit.durable.steps import Done, Effect
 from agentkit.errors import (
     AdapterNotInstalled,
     AgentKitError,
     AmbiguousStep,
+    AnswerCut,
+    AnswerWithheld,
+    BatchClosed,
+    BudgetExceeded,
+    CircuitOpen,
     ClaimLost,
+    DeadlineExceeded,
     EntryTooLarge,
+    GuardrailTripped,
+    InferenceError,
     InvalidInput,
     InvalidKey,
     InvalidLimit,
     InvalidSetting,
     JournalMismatch,
     Misuse,
+    NoResult,
+    NoTimeLeft,
     NotSerialisable,
     Overloaded,
+    PermissionDenied,
+    PermitLost,
+    PlanFailed,
+    PlanInvalid,
     QueueFull,
     RunBuried,
     RunCancelled,
@@ -48,15 +69,32 @@ from agentkit.errors import (
     StoreError,
     StoreRefused,
     StoreUnavailable,
+    ToolArguments,
+    ToolDied,
+    TooManyTurns,
     UnknownAgent,
+    UnknownModel,
     UnknownScheme,
+    UnknownTenant,
     ValueConflict,
     ValueTooLarge,
     WorkerFenced,
 )
+from agentkit.inference.budgets import Budget
 from agentkit.ports.queue import Depth
 from agentkit.ports.records import Entry
-from agentkit.runtime.events import EventStream, Progress, RunEvent, Status, StatusChanged, StepEvent
+from agentkit.runtime.events import (
+    ApprovalEvent,
+    BudgetEvent,
+    EventStream,
+    Progress,
+    RunEvent,
+    Status,
+    StatusChanged,
+    StepEvent,
+    TextDelta,
+    ToolEvent,
+)
 from agentkit.runtime.handle import RunHandle, RunInfo
 from agentkit.runtime.queues import DeadTicket
 from agentkit.runtime.runtime import Lifespan, Runtime
@@ -64,16 +102,55 @@ from agentkit.runtime.settings import Settings
 from agentkit.runtime.submission import Priority
 from agentkit.runtime.verify import Verdict
 
+if TYPE_CHECKING:
+    from agentkit.agents.chat import ChatAgent
+    from agentkit.agents.executors import Executor
+    from agentkit.agents.guardrail import Guardrail, Ruling
+    from agentkit.agents.orchestrator import Orchestrator
+    from agentkit.agents.planning import PlanningAgent
+    from agentkit.agents.session import Session
+    from agentkit.agents.tool import AnyTool, Tool, tool
+    from agentkit.agents.tool_cache import Cache
+    from agentkit.agents.turns import SessionSettings
+    from agentkit.inference.batching import MicroBatch
+    from agentkit.inference.models import Models, Reply, TextStream
+    from agentkit.inference.places import Model, Place
+    from agentkit.inference.pricing import Price
+    from agentkit.plan.model import Plan, PlanResult
+    from agentkit.plan.steps import PlanStep, Ref, When
+    from agentkit.ports.inference import Array, Inference
+    from agentkit.ports.messages import Attachment, Message, Prompt, Usage, UserMessage
+    from agentkit.resilience.circuit_breaker import CircuitBreaker
+    from agentkit.resilience.policy import Policy
+    from agentkit.resilience.rate_limit import RateLimit
+    from agentkit.resilience.retry import Retry
+    from agentkit.resilience.semaphore import Semaphore
+
 __all__ = [
     "AdapterNotInstalled",
     "Agent",
     "AgentKitError",
     "AmbiguousStep",
+    "AnswerCut",
+    "AnswerWithheld",
     "AnyAgent",
+    "AnyTool",
+    "ApprovalEvent",
+    "Array",
+    "Attachment",
+    "BatchClosed",
+    "Budget",
+    "BudgetEvent",
+    "BudgetExceeded",
+    "Cache",
+    "ChatAgent",
     "Child",
+    "CircuitBreaker",
+    "CircuitOpen",
     "ClaimLost",
     "Context",
     "DeadTicket",
+    "DeadlineExceeded",
     "Depth",
     "Done",
     "Durability",
@@ -81,20 +158,50 @@ __all__ = [
     "Entry",
     "EntryTooLarge",
     "EventStream",
+    "Executor",
+    "Guardrail",
+    "GuardrailTripped",
+    "Inference",
+    "InferenceError",
     "InvalidInput",
     "InvalidKey",
     "InvalidLimit",
     "InvalidSetting",
     "JournalMismatch",
     "Lifespan",
+    "Message",
+    "MicroBatch",
     "Misuse",
+    "Model",
+    "Models",
     "Need",
+    "NoResult",
+    "NoTimeLeft",
     "NotSerialisable",
+    "Orchestrator",
     "Outcomes",
     "Overloaded",
+    "PermissionDenied",
+    "PermitLost",
+    "Place",
+    "Plan",
+    "PlanFailed",
+    "PlanInvalid",
+    "PlanResult",
+    "PlanStep",
+    "PlanningAgent",
+    "Policy",
+    "Price",
+    "Principal",
     "Priority",
     "Progress",
+    "Prompt",
     "QueueFull",
+    "RateLimit",
+    "Ref",
+    "Reply",
+    "Retry",
+    "Ruling",
     "RunBuried",
     "RunCancelled",
     "RunConflict",
@@ -108,6 +215,10 @@ __all__ = [
     "RunTimeout",
     "Runtime",
     "SchemaTooNew",
+    "Secret",
+    "Semaphore",
+    "Session",
+    "SessionSettings",
     "Settings",
     "Signal",
     "SignalTimeout",
@@ -122,10 +233,76 @@ __all__ = [
     "StoreError",
     "StoreRefused",
     "StoreUnavailable",
+    "Tenant",
+    "TenantSource",
+    "TextDelta",
+    "TextStream",
+    "TooManyTurns",
+    "Tool",
+    "ToolArguments",
+    "ToolDied",
+    "ToolEvent",
     "UnknownAgent",
+    "UnknownModel",
     "UnknownScheme",
+    "UnknownTenant",
+    "Usage",
+    "UserMessage",
     "ValueConflict",
     "ValueTooLarge",
     "Verdict",
+    "When",
     "WorkerFenced",
+    "tool",
 ]
+
+_LATER = {
+    "AnyTool": "agentkit.agents.tool",
+    "Array": "agentkit.ports.inference",
+    "Attachment": "agentkit.ports.messages",
+    "Cache": "agentkit.agents.tool_cache",
+    "ChatAgent": "agentkit.agents.chat",
+    "CircuitBreaker": "agentkit.resilience.circuit_breaker",
+    "Executor": "agentkit.agents.executors",
+    "Guardrail": "agentkit.agents.guardrail",
+    "Inference": "agentkit.ports.inference",
+    "Message": "agentkit.ports.messages",
+    "MicroBatch": "agentkit.inference.batching",
+    "Model": "agentkit.inference.places",
+    "Models": "agentkit.inference.models",
+    "Orchestrator": "agentkit.agents.orchestrator",
+    "Place": "agentkit.inference.places",
+    "Plan": "agentkit.plan.model",
+    "PlanResult": "agentkit.plan.model",
+    "PlanStep": "agentkit.plan.steps",
+    "PlanningAgent": "agentkit.agents.planning",
+    "Policy": "agentkit.resilience.policy",
+    "Price": "agentkit.inference.pricing",
+    "Prompt": "agentkit.ports.messages",
+    "RateLimit": "agentkit.resilience.rate_limit",
+    "Ref": "agentkit.plan.steps",
+    "Reply": "agentkit.inference.models",
+    "Retry": "agentkit.resilience.retry",
+    "Ruling": "agentkit.agents.guardrail",
+    "Semaphore": "agentkit.resilience.semaphore",
+    "Session": "agentkit.agents.session",
+    "SessionSettings": "agentkit.agents.turns",
+    "TextStream": "agentkit.inference.models",
+    "Tool": "agentkit.agents.tool",
+    "Usage": "agentkit.ports.messages",
+    "UserMessage": "agentkit.ports.messages",
+    "When": "agentkit.plan.steps",
+    "tool": "agentkit.agents.tool",
+}
+"""Where the names are that not every program uses. Their rooms are loaded when they are asked for: see `agentkit.later`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'agentkit' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
