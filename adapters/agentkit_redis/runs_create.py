@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +147,7 @@ def refused(run: Run | None, serves: Mapping[str, AbstractSet[str]], *, alone: b
 
 
 def _claimed(run: Run, worker_id: str, now: float) -> Run:
-    return replace(run, status=RunStatus.RUNNING, owner=worker_id, fence=run.fence + 1, wake_at=None, waiting_for="", updated_at=now)
+    return run._replace(status=RunStatus.RUNNING, owner=worker_id, fence=run.fence + 1, wake_at=None, waiting_for="", updated_at=now)
 
 
 def _fence(run: NewRun) -> int:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakValueDictionary
 
 import anyio
-from anyio.lowlevel import current_token
 from pydantic import Field
 
 from agentkit.errors import InvalidSetting, StoreUnavailable
@@ -129,7 +128,8 @@ class Database:
         owner = self._owner
         if owner is None:
             raise StoreUnavailable(self.path, "it is closed: use it between open() and aclose()")
-        job = Job(script, current_token().native_token, Home().gate(), write=write, sync=sync, topic=topic, flush=flush)
+        home = Home()
+        job = Job(script, home.token, home.gate(), write=write, sync=sync, topic=topic, flush=flush)
         owner.put(job)
         try:
             await job.gate.wait()
@@ -137,7 +137,7 @@ class Database:
             # Cancelled: what is begun takes effect all the same, and nothing of the caller's may go on beside it.
             with anyio.CancelScope(shield=True):
                 while not job.done:
-                    job.gate = Home().gate()
+                    job.gate = home.gate()
                     await job.gate.wait()
             raise
         if job.error is not None:

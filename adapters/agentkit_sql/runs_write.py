@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -226,4 +225,4 @@ def follows(entries: Sequence[Entry], last: int) -> bool:
 
 
 def _claimed(run: Run, worker_id: str, now: float) -> Run:
-    return replace(run, status=RUNNING, owner=worker_id, fence=run.fence + 1, wake_at=None, waiting_for="", updated_at=now)
+    return run._replace(status=RUNNING, owner=worker_id, fence=run.fence + 1, wake_at=None, waiting_for="", updated_at=now)

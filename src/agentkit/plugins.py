@@ -9,6 +9,7 @@ from agentkit.errors import UnknownScheme
 
 if TYPE_CHECKING:
     from agentkit.clock import Clock
+    from agentkit.ports.inference import Endpoint
 
 PORTS = ("runs", "queue", "values", "limits")
 
@@ -25,6 +26,15 @@ def open_url(port: str, url: str, clock: Clock) -> Any:
     if entry is None:
         raise UnknownScheme(port, url, found)
     return entry.load()(url, clock=clock)
+
+
+def open_endpoint(endpoint: Endpoint, clock: Clock) -> Any:
+    """The engine of a model server; no I/O yet. Raises `UnknownScheme`, `AdapterNotInstalled`, `InvalidSetting`."""
+    found = adapters("inference")
+    entry = found.get(endpoint.url.partition(":")[0])
+    if entry is None:
+        raise UnknownScheme("inference", endpoint.url, found)
+    return entry.load()(endpoint, clock=clock)
 
 
 def agents() -> list[Any]:

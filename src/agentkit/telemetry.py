@@ -140,7 +140,8 @@ ATTEMPT = _attribute("agentkit.attempt", "Attempt at the step, from 1")
 EFFECT = _attribute("agentkit.effect", "What a crash in the step leads to: none, rerun, ask, fail")
 OUTCOME = _attribute(
     "agentkit.outcome",
-    "ok, error or cancelled; of a claim its answer, of a signal accepted, duplicate, ended or unknown, of a hedge first, second or error",
+    "ok, error or cancelled; of a claim its answer, of a signal accepted, duplicate, ended or unknown, of a hedge first, second or error, "
+    "of a cached tool hit, shared or made",
 )
 WORKER = _attribute("agentkit.worker", "Registration of the worker")
 COUNT = _attribute("agentkit.count", "How many runs, rows or tickets the operation is about")
@@ -148,8 +149,13 @@ STATE = _attribute("agentkit.state", "ready, delayed, leased or dead; of a circu
 TOPIC = _attribute("agentkit.signal", "Name of the signal")
 POLICY = _attribute("agentkit.policy", "Name of the policy")
 LIMIT = _attribute("agentkit.limit", "Name of the semaphore or rate")
+TOOL = _attribute("agentkit.tool", "Name of the tool")
 REASON = _attribute("agentkit.reason", "Why not: attempts, budget, time or unsafe of a retry; overloaded, requests or tokens of a limit")
 WAIT = _attribute("agentkit.wait_s", "Seconds waited, or that will be")
+MODEL_NAME = _attribute("agentkit.model", "Name of the model, as agents use it")
+INPUT_TOKENS = _attribute("agentkit.input_tokens", "Tokens that the model read")
+OUTPUT_TOKENS = _attribute("agentkit.output_tokens", "Tokens that the model wrote")
+USD = _attribute("agentkit.usd", "What the call cost in dollars, where the model has a price")
 CODE = _attribute("agentkit.code", "File, line and function that blocked the event loop")
 
 SUBMIT = SpanName("agentkit.submit", "Runs are stored and their tickets put", AGENT, TENANT, COUNT, kind=SpanKind.PRODUCER)
@@ -164,6 +170,10 @@ SIGNAL = SpanName("agentkit.signal", "A signal is put into a run's inbox", RUN_I
 FLUSH = SpanName("agentkit.flush", "A lane writes a batch of journal entries", COUNT, kind=SpanKind.CLIENT)
 CLAIM = SpanName("agentkit.claim", "A worker asks for the runs of the tickets it leased", WORKER, COUNT, kind=SpanKind.CLIENT)
 TAKE_OVER = SpanName("agentkit.take_over", "A sweep frees runs of dead workers (only those that freed some)", WORKER, COUNT)
+MODEL = SpanName(
+    "agentkit.model.call", "A model is asked: all attempts, engines and fallbacks; of a stream until it is left",
+    MODEL_NAME, INPUT_TOKENS, OUTPUT_TOKENS, USD, kind=SpanKind.CLIENT,
+)  # fmt: skip
 PUT = SpanName("agentkit.queue.put", "Tickets are put", COUNT, kind=SpanKind.PRODUCER)
 LEASE = SpanName("agentkit.queue.lease", "Tickets are leased (only those that brought some)", WORKER, COUNT, kind=SpanKind.CLIENT)
 
@@ -188,6 +198,9 @@ QUEUE_OLDEST_SECONDS = Gauge("agentkit.queue.oldest", "s", "Age of the oldest un
 STALLS = Counter("agentkit.loop.stalls", "{stall}", "Times that user code blocked the event loop", CODE)
 STALL_SECONDS = Histogram("agentkit.loop.stall.duration", "s", "How long the event loop was blocked", CODE)
 BEATS_MISSED = Counter("agentkit.beats.missed", "{beat}", "Heartbeats that were due and not accepted")
+MODEL_TOKENS_READ = Counter("agentkit.model.tokens.read", "{token}", "Tokens that models read", MODEL_NAME)
+MODEL_TOKENS_WRITTEN = Counter("agentkit.model.tokens.written", "{token}", "Tokens that models wrote", MODEL_NAME)
+MODEL_USD = Counter("agentkit.model.cost", "USD", "What calls of models with a price cost", MODEL_NAME)
 RETRIED = Event("agentkit.policy.retry", "{retry}", "An attempt failed and is made again after a wait", POLICY, ATTEMPT, WAIT)
 NOT_RETRIED = Event("agentkit.policy.gave_up", "{call}", "An attempt failed and is not made again", POLICY, REASON, ATTEMPT)
 CUT_OFF = Event("agentkit.policy.cut_off", "{call}", "A deadline passed in or before a call", POLICY)
@@ -198,6 +211,8 @@ CIRCUIT_REFUSED = Event("agentkit.circuit.refusal", "{call}", "An open circuit r
 LIMIT_WAITED = Event("agentkit.limit.wait", "{call}", "A call waited for a permit or for its rate", LIMIT, WAIT)
 LIMIT_REFUSED = Event("agentkit.limit.refusal", "{call}", "A limit refused a call", LIMIT, REASON)
 LIMIT_SECONDS = Histogram("agentkit.limit.duration", "s", "How long calls waited for a limit (only those that did)", LIMIT)
+TOOL_CACHE = Event("agentkit.tool.cache", "{call}", "A call of a cached tool: kept, shared with one under way, or made", TOOL, OUTCOME)
+TOOL_DENIED = Event("agentkit.tool.denied", "{call}", "A call whose principal lacks a permission that the tool requires", TOOL)
 LIMIT_PERMITS = Gauge("agentkit.limit.permits", "{permit}", "Permits of an adaptive semaphore", LIMIT)
 
 

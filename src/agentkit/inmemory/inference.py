@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from itertools import repeat
 from math import inf, sqrt
 from typing import NoReturn, TypeAlias
 
@@ -14,8 +15,9 @@ from anyio.lowlevel import checkpoint
 
 from agentkit.clock import SYSTEM, Clock
 from agentkit.errors import InferenceError, ModelNotFound, ScriptExhausted, StreamBroken, Unreachable, Unsupported, nearest
-from agentkit.ports.inference import Array, Capabilities, Embeddings, EngineLoad, Health, collect
-from agentkit.ports.messages import Answer, Assembly, Event, Request, Usage
+from agentkit.inmemory.url import whole_numbers
+from agentkit.ports.inference import Array, Capabilities, Embeddings, Endpoint, EngineLoad, Health, collect
+from agentkit.ports.messages import Answer, Assembly, Event, Finished, Request, Text, Usage, Used
 
 DIMENSIONS = 64  # of a vector: enough that two texts without a common word are rarely near each other
 
@@ -93,6 +95,18 @@ class Playing:
         if not self._begun or not isinstance(error, InferenceError):
             raise error.with_traceback(None)  # the same object may be raised for many calls
         raise StreamBroken(error.endpoint, error.problem, text=self._heard.text, retry_after_s=error.retry_after_s) from error
+
+
+def from_endpoint(endpoint: Endpoint, *, clock: Clock = SYSTEM) -> ScriptedInference:
+    """`memory://`: an engine that says what it was told, for trying things out without a server."""
+    whole_numbers(endpoint.url, frozenset())
+    return ScriptedInference(repeat(_echo), name=endpoint.name, slots=endpoint.max_concurrency, clock=clock)
+
+
+def _echo(request: Request) -> Sequence[Part]:
+    said = request.messages[-1].content
+    words = sum(len(message.content.split()) for message in request.messages)
+    return [Text(said), Used(Usage(input_tokens=words, output_tokens=len(said.split()))), Finished("stop")]
 
 
 class ScriptedInference:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import insort
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agentkit.inmemory.heap import LazyHeap
@@ -140,7 +139,7 @@ class RunTable:
     def change(self, row: Row, **changes: Any) -> Run:
         """Set columns of a run; returns the run as it now stands."""
         before = row.run
-        row.run = run = replace(before, updated_at=self._clock.time(), **changes)
+        row.run = run = before._replace(updated_at=self._clock.time(), **changes)
         if before.owner != run.owner:
             self._move(run.run_id, before.owner, run.owner)
         _keep(self.unticketed, run.run_id, wanted=run.status is RunStatus.READY and not run.ticketed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -86,7 +85,7 @@ class QueueSignal:
             kinds.update(f"{run.kind}@{run.version}" for run in page)
             if len(page) < PAGE:
                 return kinds
-            query = replace(query, after=page[-1].run_id)
+            query = query._replace(after=page[-1].run_id)
 
 
 def watched(before: Mapping[str, Beat], rows: Iterable[WorkerRow], now: float) -> dict[str, Beat]:

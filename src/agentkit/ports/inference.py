@@ -21,7 +21,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, NamedTuple, Protocol
 
 from agentkit.errors import Unsupported
-from agentkit.ports.messages import Answer, Assembly, Event, Request, Usage
+from agentkit.ports.messages import UNUSED, Answer, Assembly, Event, Request, Usage
 
 
 class Array(Protocol):
@@ -32,11 +32,27 @@ class Array(Protocol):
     def __array__(self) -> Any: ...
 
 
+class Endpoint(NamedTuple):
+    """A server as a file of models describes it: what an adapter makes an engine from."""
+
+    name: str
+    """For errors, spans and metrics."""
+    url: str
+    dialect: str = ""
+    """Where servers of one protocol differ."""
+    api_key: str = ""
+    max_concurrency: int = 32
+    """So many calls at a time: as many connections are enough."""
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.name!r}, {self.url!r})"  # a key shows up nowhere
+
+
 class Embeddings(NamedTuple):
     """One vector for each text, in their order."""
 
     vectors: list[list[float]]
-    usage: Usage = Usage()
+    usage: Usage = UNUSED
 
 
 class Health(NamedTuple):

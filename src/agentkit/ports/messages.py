@@ -22,7 +22,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 class Said(BaseModel):
     """The base of what is kept of a conversation: never changed once it was said."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Attachment(Said):
@@ -127,6 +127,12 @@ class Usage(Said):
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float = 0.0
+    cached_input_tokens: int = 0
+    """Of `input_tokens`, those whose work the engine had kept from an earlier call."""
+
+
+UNUSED = Usage.model_construct()
+"""Of a call that took nothing. Made without a validator, which takes longer to make than the rest of this module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +196,7 @@ class Answer(Said):
     text: str = ""
     tool_calls: list[ToolCall] = Field(default_factory=list[ToolCall])
     finish: FinishReason = "stop"
-    usage: Usage = Usage()
+    usage: Usage = UNUSED
     reasoning: str = ""
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -43,6 +42,15 @@ class EntryKind(IntEnum):
     SNAPSHOT = 9
     PROGRESS = 10
     STATUS = 11
+    TEXT = 12
+    TOOL = 13
+    APPROVAL = 14
+    """Somebody is asked whether a step may start, and then: it may (`{"granted": true}`)."""
+    BUDGET = 15
+
+
+TOLD = frozenset({EntryKind.PROGRESS, EntryKind.STATUS, EntryKind.TEXT, EntryKind.TOOL, EntryKind.BUDGET})
+"""What is only told to whoever follows the run: a replay does not read it."""
 
 
 class Entry(NamedTuple):
@@ -65,8 +73,7 @@ class Entry(NamedTuple):
     """The claim that wrote it. Filled in by `load`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewRun:
+class NewRun(NamedTuple):
     """A run to create."""
 
     run_id: str
@@ -93,8 +100,7 @@ class NewRun:
     """A copied prefix (fork). A run that has one starts at fence 1, so its first claim has fence 2."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """A stored run."""
 
     run_id: str
@@ -183,8 +189,7 @@ class Join(NamedTuple):
     """How many children may be READY or RUNNING at a time; the rest wait PARKED and an ending sibling wakes the next."""
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """The last write of a claim. `status` READY (drain), PARKED, or an end."""
 
     status: RunStatus
@@ -253,8 +258,7 @@ class TakenOver(NamedTuple):
     buried: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Swept:
+class Swept(NamedTuple):
     """What one bounded sweep found."""
 
     beats: Mapping[str, int]
@@ -267,8 +271,7 @@ class Swept:
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunQuery:
+class RunQuery(NamedTuple):
     """A page of runs, in order of `run_id` (children of one join: of `idx`). All conditions hold together."""
 
     kind: str | None = None

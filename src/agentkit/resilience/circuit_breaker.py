@@ -219,12 +219,12 @@ class Circuit:
 class Admission:
     """A call that the circuit let through."""
 
-    __slots__ = ("_circuit", "_era", "keep")
+    __slots__ = ("_circuit", "_era")
 
-    keep: Callable[[], Awaitable[str]] | None
+    keep: Callable[[], Awaitable[str]] | None = None
 
     def __init__(self, circuit: Circuit, era: int) -> None:
-        self._circuit, self._era, self.keep = circuit, era, None
+        self._circuit, self._era = circuit, era
 
     async def leave(self, outcome: Outcome) -> None:
         """Count how it ended."""

@@ -80,6 +80,11 @@ class Policy:
         self.limits: tuple[Semaphore | RateLimit, ...] = (*semaphores, *(limit for limit in limits if isinstance(limit, RateLimit)))
         self._parts: Parts | None = None
 
+    @property
+    def bounds_nothing(self) -> bool:
+        """Whether a call under it is the same as without it."""
+        return self.timeout_s is None and self.retry is None and self.breaker is None and not self.limits and not self.hedge
+
     async def call(self, fn: Callable[[Unpack[Ts]], Awaitable[R]], /, *args: *Ts) -> R:
         """Await `fn(*args)` under this policy; each attempt calls it anew.
 

@@ -91,11 +91,14 @@ def current() -> PolicyState:
 
 
 @contextmanager
-def using(state: PolicyState) -> Generator[PolicyState]:
-    """Use that state in the block and in all tasks started from it."""
-    before = _here.get()
+def using(state: PolicyState, *, on_behalf_of: str | None = None) -> Generator[PolicyState]:
+    """Use that state in the block and in all tasks started from it; calls there are made for that tenant, if one is named."""
+    before, before_tenant = _here.get(), tenant.get()
     _here.set(state)
+    if on_behalf_of is not None:
+        tenant.set(on_behalf_of)
     try:
         yield state
     finally:
         _here.set(before)
+        tenant.set(before_tenant)

@@ -1,0 +1,1 @@
+"""Models: what they cost, who may spend it, and how they are asked."""
