@@ -31,6 +31,11 @@ class Home:
         """The task that runs now, as an identity."""
         return sys.modules["trio"].lowlevel.current_task() if self._loop is None else asyncio.current_task(self._loop)
 
+    @property
+    def token(self) -> Any:
+        """What other threads reach it by: asyncio's loop, or trio's token."""
+        return sys.modules["trio"].lowlevel.current_trio_token() if self._loop is None else self._loop
+
     def gate(self) -> Gate:
         """A gate to be awaited here."""
         return Gate(anyio.Event() if self._loop is None else self._loop.create_future())

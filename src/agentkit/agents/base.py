@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from agentkit.agents.context import Context
     from agentkit.durable.codec import Codec
     from agentkit.durable.group_commit import Durability
+    from agentkit.inference.budgets import Budget
     from agentkit.ports.records import Entry
+    from agentkit.resilience.policy import Policy
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the API
@@ -61,6 +63,8 @@ class Agent(Generic[I_contra, O_co]):
     continues: ClassVar[Sequence[str]] = ()
     """Older versions whose journals this code resumes, unchanged or through `upcast`."""
     durability: ClassVar[Durability] = "durable"
+    policy: ClassVar[Policy | None] = None
+    """What bounds the steps that have no policy of their own. Models and tools have theirs."""
     keep_s: ClassVar[float] = WEEK_S
     """How long an ended run is kept, seconds."""
     input_type: ClassVar[Any] = None
@@ -71,9 +75,14 @@ class Agent(Generic[I_contra, O_co]):
         raise TypeError(f"{type(self).__qualname__} must define `async def run(self, ctx, input)`")
 
     @classmethod
-    def of(cls: type[Agent[I, O]], input: I, /) -> Child[O]:
-        """This agent with an input, not started: for `ctx.join`."""
-        return Child(cls, input)
+    def of(cls: type[Agent[I, O]], input: I, /, *, budget: Budget | None = None, tenant: str | None = None) -> Child[O]:
+        """This agent with an input, not started: for `ctx.join`.
+
+        Args:
+            budget: of the child and all under it; what it spends counts in the budgets above it too.
+            tenant: whose run it is; None: its parent's.
+        """
+        return Child(cls, input, budget, tenant)
 
     @classmethod
     def upcast(cls, version: str, entry: Entry, /) -> Entry | None:
@@ -102,10 +111,10 @@ AnyAgent: TypeAlias = type[Agent[Any, Any]]
 class Child(Generic[O_co]):
     """An agent and its input, not started: what `Law.of(question)` gives."""
 
-    __slots__ = ("agent", "input")
+    __slots__ = ("agent", "budget", "input", "tenant")
 
-    def __init__(self, agent: type[Agent[Any, O_co]], input: object) -> None:
-        self.agent, self.input = agent, input
+    def __init__(self, agent: type[Agent[Any, O_co]], input: object, budget: Budget | None = None, tenant: str | None = None) -> None:
+        self.agent, self.input, self.budget, self.tenant = agent, input, budget, tenant
 
 
 def kebab(name: str) -> str:

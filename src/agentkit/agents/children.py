@@ -7,12 +7,17 @@ A child's end counts in the join; the parent wakes once, when its condition hold
 from __future__ import annotations
 
 import hashlib
+from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from agentkit.agents.base import encode_input, output_codec
+from agentkit.agents.meta import meta_of
+from agentkit.agents.waiting import begin, sleep
 from agentkit.durable.codec import PLAIN, fields_of
 from agentkit.durable.identity import digest
-from agentkit.errors import AmbiguousStep, Overloaded, RunError
+from agentkit.errors import AmbiguousStep, InvalidSetting, Overloaded, RunError
+from agentkit.later import Later
 from agentkit.ports.records import EntryKind, Join, NewRun, RunQuery, RunStatus
 
 if TYPE_CHECKING:
@@ -21,6 +26,11 @@ if TYPE_CHECKING:
     from agentkit.agents.base import Agent, Child
     from agentkit.durable.execution import Execution
     from agentkit.ports.records import Entry, Run
+    from agentkit.resilience import retry as retries
+    from agentkit.resilience.policy import Policy
+    from agentkit.resilience.retry import Retry
+else:
+    retries = Later("agentkit.resilience.retry")
 
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the API
 O = TypeVar("O")  # noqa: E741
@@ -75,17 +85,50 @@ class Need:
 
 
 class Wanted(Generic[O_co]):
-    """A child to be: its key among its siblings, its agent and its input."""
+    """A child to be: its key among its siblings, what it is to do, and the store time by which it must have ended."""
 
-    __slots__ = ("agent", "body", "key")
+    __slots__ = ("agent", "body", "child", "deadline", "key")
 
-    def __init__(self, key: str, agent: type[Agent[Any, O_co]], value: object) -> None:
-        self.key, self.agent, self.body = key, agent, encode_input(agent, value)
+    def __init__(self, key: str, child: Child[O_co], deadline: float | None = None) -> None:
+        self.key, self.child, self.deadline = key, child, deadline
+        self.agent: type[Agent[Any, O_co]] = child.agent
+        self.body = encode_input(child.agent, child.input)
 
 
-async def run_one(ex: Execution, key: str, agent: type[Agent[I, O]], value: I) -> O:
-    """One child, and its result."""
-    return (await _join(ex, key, [Wanted("", agent, value)], Need.all(), 1)).good[""]
+async def run_one(ex: Execution, key: str, child: Child[O], policy: Policy | None) -> O:
+    """One child, and its result. A policy's retries make further children, under keys of their own."""
+    until = await _until(ex, key, policy)
+    for attempt in count(1):
+        nth = key if attempt == 1 else f"{key}~{attempt}"
+        try:
+            return (await _join(ex, nth, [Wanted("", child, until)], Need.all(), 1)).good[""]
+        except RunError as exc:
+            wait_s = None if policy is None or policy.retry is None else _again(policy.retry, attempt, exc)
+            if wait_s is None:
+                raise
+        await sleep(ex, f"{nth}/wait", wait_s)
+    raise AssertionError("attempts are counted without end")
+
+
+def _again(retry: Retry, attempt: int, error: RunError) -> float | None:
+    """After how long another child is made. Time has no say in it: a replay must decide the same."""
+    decided = retries.decide(retry, attempt, error, backoff_s=retry.backoff_s(attempt), remaining_s=inf)
+    return decided.wait_s if isinstance(decided, retries.Again) and error.kind != "RunTimeout" else None
+
+
+async def _until(ex: Execution, key: str, policy: Policy | None) -> float | None:
+    """The store time by which children under this policy must have ended, journalled. Raises `InvalidSetting` for what cannot be kept."""
+    if policy is None:
+        return None
+    if policy.breaker is not None or policy.limits or policy.hedge:
+        rule = "of a child run only timeout_s and retry apply: a parent that waits is parked and holds nothing; bound the child's own steps"
+        raise InvalidSetting("policy", policy.name, rule)
+    if policy.timeout_s is None:
+        return None
+    record = ex.journal.known(f"{key}/until")
+    if record is None or record.opening is None:
+        ex.check_open()
+    return await begin(ex, f"{key}/until", record, policy.timeout_s)
 
 
 async def run_map(
@@ -97,9 +140,13 @@ async def run_map(
     need: Need | None,
     key_of: Callable[[I], str] | None,
     max_parallel: int,
+    policy: Policy | None,
 ) -> list[O] | Outcomes[O]:
     """One agent over many inputs."""
-    wanted = [Wanted(str(i) if key_of is None else key_of(value), agent, value) for i, value in enumerate(inputs)]
+    if policy is not None and policy.retry is not None:
+        raise InvalidSetting("policy", policy.name, "of mapped children only timeout_s applies: give retry to their own steps")
+    until = await _until(ex, key, policy)
+    wanted = [Wanted(str(i) if key_of is None else key_of(value), agent.of(value), until) for i, value in enumerate(inputs)]
     outcomes = await _join(ex, key, wanted, need or Need.all(), max_parallel)
     if need is not None:
         return outcomes
@@ -110,7 +157,7 @@ async def run_join(
     ex: Execution, key: str, children: Mapping[str, Child[O]], *, need: Need | None, max_parallel: int
 ) -> dict[str, O] | Outcomes[O]:
     """Different agents side by side."""
-    wanted = [Wanted(k, child.agent, child.input) for k, child in children.items()]
+    wanted = [Wanted(k, child) for k, child in children.items()]
     outcomes = await _join(ex, key, wanted, need or Need.all(), max_parallel)
     if need is not None:
         return outcomes
@@ -126,7 +173,7 @@ async def start(ex: Execution, key: str, agent: type[Agent[I, O]], value: I) -> 
         with ex.working():
             await ex.admit()
             await ex.journal.settled(ex.journal.note(EntryKind.CHILD, key, {"n": 1, "agent": agent.name}))
-            await ex.host.create_children(ex, [_new(ex, run_id, Wanted("", agent, value), "", 0)])
+            await ex.host.create_children(ex, [_new(ex, run_id, Wanted("", agent.of(value)), "", 0)])
             ex.journal.append(EntryKind.RESULT, key, b"null")
     return ex.host.handle(run_id, agent)
 
@@ -220,25 +267,29 @@ def _child(group: _Group, idx: int, wanted: Wanted[Any]) -> NewRun:
 
 
 def _new(ex: Execution, run_id: str, wanted: Wanted[Any], join_key: str, idx: int) -> NewRun:
-    parent = ex.run
+    parent, child = ex.run, wanted.child
     return NewRun(
         run_id=run_id,
         kind=wanted.agent.name,
         version=wanted.agent.version,
         input=wanted.body,
-        tenant=parent.tenant,
+        tenant=parent.tenant if child.tenant is None else child.tenant,
         priority=parent.priority,
         parent_id=parent.run_id if join_key else None,
         parent_key=join_key,
         idx=idx,
         depth=parent.depth + 1,
         seed=int.from_bytes(hashlib.blake2b(f"{parent.seed}/{run_id}".encode(), digest_size=7).digest(), "big"),
-        deadline=parent.deadline if join_key else None,
+        deadline=_sooner(parent.deadline, wanted.deadline) if join_key else None,
         keep_s=wanted.agent.keep_s,
         trace=parent.trace,
-        meta=parent.meta,
+        meta=parent.meta if child.budget is None else meta_of(ex).with_budget(run_id, child.budget).write(),
         held=ex.local,
     )
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return min((moment for moment in (one, other) if moment is not None), default=None)
 
 
 async def _pages(group: _Group) -> list[Run]:

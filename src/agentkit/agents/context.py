@@ -1,4 +1,4 @@
-"""`StepContext` and `Context`: what a step may ask for, and the durable verbs that `Agent.run` is handed."""
+"""`Context`: the durable verbs that `Agent.run` is handed."""
 
 from __future__ import annotations
 
@@ -10,28 +10,39 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, overload
 from uuid import UUID
 
 import anyio
-from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
 
 from agentkit.agents import children, concurrency, state, waiting
-from agentkit.durable.codec import PLAIN
+from agentkit.agents.bounded import under
+from agentkit.agents.services import services_of
+from agentkit.agents.step_context import StepContext
 from agentkit.durable.execution import shielded
-from agentkit.durable.functions import codec_of, function_of
+from agentkit.durable.functions import codec_of, function_of, inner
 from agentkit.durable.identity import Scope, current_scope, fingerprint
 from agentkit.durable.steps import Call, Done, Effect, perform
-from agentkit.errors import Misuse
-from agentkit.ports.records import EntryKind
+from agentkit.later import Later
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from agentkit.agents.base import Agent, Child, Signal
+    from agentkit.agents import allowance, generation
+    from agentkit.agents import execute as plans
+    from agentkit.agents.base import Agent, AnyAgent, Child, Signal
     from agentkit.agents.children import Need, Outcomes
+    from agentkit.agents.session import Session
     from agentkit.agents.state import State
+    from agentkit.agents.tool import AnyTool
     from agentkit.durable.execution import Execution
+    from agentkit.inference.budgets import Budget
+    from agentkit.inference.models import Reply
+    from agentkit.plan.model import Plan, PlanResult
+    from agentkit.ports.messages import Prompt
+    from agentkit.resilience.policy import Policy
     from agentkit.runtime.handle import RunHandle
+else:
+    allowance, generation = Later("agentkit.agents.allowance"), Later("agentkit.agents.generation")
+    plans = Later("agentkit.agents.execute")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,68 +51,18 @@ O = TypeVar("O")  # noqa: E741
 Ts = TypeVarTuple("Ts")
 
 
-class StepContext:
-    """What a step or a probe may ask for as its first parameter, if it is annotated so."""
-
-    def __init__(self, execution: Execution, key: str = "", attempt: int = 1) -> None:
-        self._execution, self._key, self._attempt = execution, key, attempt
-
-    @property
-    def run_id(self) -> str:
-        return self._execution.run.run_id
-
-    @property
-    def tenant(self) -> str:
-        return self._execution.run.tenant
-
-    @property
-    def attempt(self) -> int:
-        """1, and one more for each earlier start of this step that a crash or an operator ended."""
-        return self._attempt
-
-    @property
-    def idempotency_key(self) -> str:
-        """Run and step: the same in every attempt, so that a target can tell a repetition."""
-        return f"{self.run_id}:{self._key}"
-
-    @property
-    def fence(self) -> int:
-        """Rises with each owner of the run: a target that keeps the highest can refuse a frozen one that thawed."""
-        return self._execution.claim.fence
-
-    @property
-    def remaining_s(self) -> float:
-        """Seconds until the run's deadline; infinite without one."""
-        deadline = self._execution.run.deadline
-        return float("inf") if deadline is None else max(0.0, deadline - self._execution.store_now())
-
-    def get(self, kind: type[T], /) -> T:
-        """The app's own resource of that type, from `lifespan`."""
-        found = self._execution.host.resources.get(kind)
-        if not isinstance(found, kind):
-            known = ", ".join(sorted(k.__qualname__ for k in self._execution.host.resources)) or "none"
-            raise Misuse(f"no resource of type {kind.__qualname__} (lifespan gave: {known}): yield it from Runtime(lifespan=…)")
-        return found
-
-    async def progress(self, data: BaseModel | Any, /) -> None:
-        """Tell whoever follows the run. The event is shown once it is durable; a body that runs again tells again."""
-        body = PLAIN.encode(to_jsonable_python(data), "progress")
-        self._execution.journal.append(EntryKind.PROGRESS, self._key, body, attempt=self._attempt)
-
-
 class Context(StepContext):
     """The durable verbs. Each takes its name first; a name and its ordinal (or `key=`) are its identity in the journal."""
 
-    def __init__(self, execution: Execution, scope: Scope | None = None) -> None:
+    def __init__(self, execution: Execution, scope: Scope | None = None, policy: Policy | None = None) -> None:
         super().__init__(execution)
-        self._scope = Scope("", None) if scope is None else scope
+        self._scope, self._policy = Scope("", None) if scope is None else scope, policy
         self._random: random.Random | None = None
 
     def _take(self, name: str, key: str | None = None) -> str:
         """The key of a verb called now. Nested calls are named under the step whose body makes them."""
-        inner = current_scope.get()
-        scope = self._scope
-        if inner is not None and inner.path.startswith(scope.path) and inner is not scope:
+        scope, nesting = self._scope, current_scope.get()
+        if nesting is not None and (inner := nesting.inside()).path.startswith(scope.path):
             scope = inner
         return scope.take(name, key, self._execution.home.task())
 
@@ -116,6 +77,7 @@ class Context(StepContext):
         effect: Effect | None = None,
         probe: Callable[[*Ts], Awaitable[Done[R] | None]] | None = None,
         timeout_s: float | None = None,
+        policy: Policy | None = None,
         returns: type[R] | None = None,
         fingerprint: object = None,
     ) -> Awaitable[R]: ...
@@ -130,6 +92,7 @@ class Context(StepContext):
         effect: Effect | None = None,
         probe: Callable[[*Ts], Awaitable[Done[R] | None]] | None = None,
         timeout_s: float | None = None,
+        policy: Policy | None = None,
         returns: type[R] | None = None,
         fingerprint: object = None,
     ) -> Awaitable[R]: ...
@@ -144,6 +107,7 @@ class Context(StepContext):
         effect: Effect | None = None,
         probe: Callable[[*Ts], Awaitable[Done[R] | None]] | None = None,
         timeout_s: float | None = None,
+        policy: Policy | None = None,
         returns: type[R] | None = None,
         fingerprint: object = None,
     ) -> Awaitable[R]: ...
@@ -157,6 +121,7 @@ class Context(StepContext):
         effect: Effect | None = None,
         probe: Callable[..., Awaitable[Done[Any] | None]] | None = None,
         timeout_s: float | None = None,
+        policy: Policy | None = None,
         returns: Any = None,
         fingerprint: object = None,
     ) -> Awaitable[Any]:
@@ -170,6 +135,7 @@ class Context(StepContext):
             effect: it touches the outside world; if a crash leaves unknown whether it did: run it again, ask an operator, or fail.
             probe: gets the same arguments and says `Done(value)` if the effect happened, None if not. Asked before `effect` decides.
             timeout_s: after it the body is cancelled and the step fails; for an effect also the time before which nobody repeats it.
+            policy: what bounds the body: each of its attempts is one run of it, all within this one step. Default: the agent's `policy`.
             returns: the type of the result, where `fn` does not declare it.
             fingerprint: what identifies the call instead of its arguments, e.g. an id instead of a big document.
 
@@ -178,7 +144,10 @@ class Context(StepContext):
         """
         info = function_of(fn, STEP_CONTEXTS)
         call_key = self._take(name, key)
-        identity = fingerprint_of(name, info.name, fn, args if fingerprint is None else fingerprint)
+        tool = inner(fn) if info.is_tool else None
+        if tool is not None and fingerprint is None:
+            fingerprint = tool.by_name(fn, args)
+        identity = fingerprint_of(name, info.name, tool or fn, args if fingerprint is None else fingerprint)
         codec = info.codec if returns is None else codec_of(returns, name)
         if probe is not None and function_of(probe, STEP_CONTEXTS).wants_context:
             probe = partial(probe, StepContext(self._execution, call_key))
@@ -195,18 +164,47 @@ class Context(StepContext):
             probe=probe,
             timeout_s=timeout_s,
         )
-        return perform(self._execution, call)
+        if tool is not None:
+            return perform(self._execution, tool.as_step(self._execution, call, policy, self._policy))
+        if policy is None:
+            policy = self._policy
+        return perform(self._execution, call if policy is None or policy.bounds_nothing else under(self._execution, policy, call))
 
     def _for_step(self, call: Call, attempt: int) -> StepContext:
         return StepContext(self._execution, call.key, attempt)
 
-    async def run(self, name: str, agent: type[Agent[I, O]], input: I, /, *, key: str | None = None) -> O:
-        """Run another agent as a durable child and return its result. Raises `RunError` when it ends without one."""
-        return await children.run_one(self._execution, self._take(name, key), agent, input)
+    async def run(
+        self,
+        name: str,
+        agent: type[Agent[I, O]],
+        input: I,
+        /,
+        *,
+        key: str | None = None,
+        policy: Policy | None = None,
+        budget: Budget | None = None,
+    ) -> O:
+        """Run another agent as a durable child and return its result. Raises `RunError` when it ends without one.
+
+        Args:
+            policy: its `timeout_s` is the child's deadline, all attempts together; its `retry` makes another child when one has failed by
+                an error in `on`, for instance `Retry(on=(RunError,))`. Its other parts hold something while they wait, which a parent must
+                not: give them to the child's own steps (`Agent.policy`); here they raise `InvalidSetting`.
+            budget: of the child and all under it; what it spends counts in the budgets above it too.
+        """
+        return await children.run_one(self._execution, self._take(name, key), agent.of(input, budget=budget), policy)
 
     @overload
     async def map(
-        self, name: str, agent: type[Agent[I, O]], inputs: Iterable[I], /, *, key: Callable[[I], str] | None = None, max_parallel: int = 16
+        self,
+        name: str,
+        agent: type[Agent[I, O]],
+        inputs: Iterable[I],
+        /,
+        *,
+        key: Callable[[I], str] | None = None,
+        max_parallel: int = 16,
+        policy: Policy | None = None,
     ) -> list[O]: ...
     @overload
     async def map(
@@ -219,6 +217,7 @@ class Context(StepContext):
         need: Need,
         key: Callable[[I], str] | None = None,
         max_parallel: int = 16,
+        policy: Policy | None = None,
     ) -> Outcomes[O]: ...
     async def map(
         self,
@@ -230,14 +229,15 @@ class Context(StepContext):
         need: Need | None = None,
         key: Callable[[I], str] | None = None,
         max_parallel: int = 16,
+        policy: Policy | None = None,
     ) -> list[O] | Outcomes[O]:
         """Run an agent over many inputs as durable children, at most `max_parallel` at a time.
 
         Returns their results in order; with `need`, the `Outcomes` once the need is met. Raises `RunError` when it cannot be met
-        (without `need`: when any child fails); the others are then cancelled.
+        (without `need`: when any child fails); the others are then cancelled. Of a policy only `timeout_s` applies: the deadline of all.
         """
         return await children.run_map(
-            self._execution, self._take(name), agent, list(inputs), need=need, key_of=key, max_parallel=max_parallel
+            self._execution, self._take(name), agent, list(inputs), need=need, key_of=key, max_parallel=max_parallel, policy=policy
         )
 
     @overload
@@ -279,12 +279,7 @@ class Context(StepContext):
 
     def branch_at(self, path: str) -> Context:
         """A context whose scope is `path`, for verbs that make branches."""
-        return Context(self._execution, Scope(path, None))
-
-    @property
-    def execution(self) -> Execution:
-        """The activation this context belongs to."""
-        return self._execution
+        return Context(self._execution, Scope(path, None), self._policy)
 
     def timeout(self, seconds: float, /) -> AbstractAsyncContextManager[None]:
         """Raise TimeoutError inside after `seconds` of store time; that it struck is journalled, so a replay takes the same path."""
@@ -314,6 +309,11 @@ class Context(StepContext):
             shielded.reset(token)
 
     @property
+    def policy(self) -> Policy | None:
+        """What bounds its steps, where they name no policy of their own: the agent's."""
+        return self._policy
+
+    @property
     def leaving(self) -> Literal["park", "drain", "cancel"] | None:
         """Why the frames are being unwound, in a `finally`; None while the run goes on."""
         ex = self._execution
@@ -337,6 +337,52 @@ class Context(StepContext):
         """A random UUID that repeats in a replay."""
         return UUID(int=self.random().getrandbits(128), version=4)
 
+    @overload
+    async def generate(
+        self, prompt: Prompt, /, *, model: str = "default", tools: Sequence[AnyTool] = (), key: str | None = None
+    ) -> Reply[str]: ...
+    @overload
+    async def generate(
+        self, prompt: Prompt, /, *, output: type[T], model: str = "default", tools: Sequence[AnyTool] = (), key: str | None = None
+    ) -> Reply[T]: ...
+    async def generate(
+        self, prompt: Prompt, /, *, output: Any = str, model: str = "default", tools: Sequence[AnyTool] = (), key: str | None = None
+    ) -> Reply[Any]:
+        """Ask a model. Each call of it, and of the tools that it uses, is a step of its own: `model#1`, `look_up#1`, `model#2`.
+
+        Args:
+            output: the type of the answer. The model is given its JSON schema; an answer that does not fit is asked for once more, and the
+                model is told what was wrong.
+            model: a name that `Runtime(models=…)` knows.
+            tools: what the model may call before it answers.
+            key: names the calls instead of their order, for calls from several tasks.
+
+        Raises:
+            StepError: the call failed (`kind` is the type of its error), `OutputInvalid`: the second answer does not fit either,
+                `TooManyRounds`: the model went on calling tools.
+        """
+        return await generation.generate(self, prompt, output=output, model=model, tools=tools, key=key)
+
+    async def execute(
+        self, plan: Plan, /, *, tools: Sequence[AnyTool] = (), agents: Sequence[AnyAgent] = (), max_parallel: int = 16
+    ) -> PlanResult:
+        """Carry out a plan: each step durable, side by side as their order allows, at most `max_parallel` at a time.
+
+        When a step fails, those under way end, and the finished effects that say how are taken back, the last one first; the same before
+        a cancel of the run, or a `ctx.timeout` around the plan, goes on its way. Whether the plan succeeded is in the result's `failed`.
+
+        Raises:
+            PlanInvalid: with all faults of the plan. Nothing was started.
+        """
+        return await plans.execute_plan(self, self._take("plan"), plan, tools, agents, max_parallel=max_parallel)
+
+    async def extend_budget(self, budget: Budget, /) -> None:
+        """Allow so much more in the run's own budget, or where it has none in the nearest above it: once, whatever crashes.
+
+        Where nothing is limited nothing changes; a budget in dollars is not extended by tokens.
+        """
+        await allowance.extend_budget(self, budget)
+
     async def durable(self) -> None:
         """Return once everything so far is durable."""
         ex = self._execution
@@ -346,6 +392,11 @@ class Context(StepContext):
             await ex.host.lane.settled(ex.claim)
         finally:
             ex.idle()
+
+    @property
+    def session(self) -> Session[Any] | None:
+        """The session that the run belongs to. Its verbs are durable steps here: `session.get#1`, `session.history#1`."""
+        return services_of(self._execution).sessions.of(self._execution, self)
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:

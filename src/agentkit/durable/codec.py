@@ -13,9 +13,12 @@ from typing import Any, cast
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from agentkit.durable.secrets import STARS, secrets_in
 from agentkit.errors import NotSerialisable
 
 MAX_DEPTH = 200  # where pydantic's own writer gives up
+UNWRITTEN = "it is a secret, which is never written down"
+MARK = STARS.encode()
 
 _LOOSE: tuple[tuple[Any, type], ...] = ((dict, dict), (dict[str, Any], dict), (list, list), (list[Any], list))
 """Declared types that say nothing of what is inside, and the class of their values."""
@@ -41,17 +44,24 @@ class Codec:
         try:
             if self._adapter is None:
                 return _strict.encode(value).encode()
-            if type(value) is self._loose:  # nothing to warn of, and the writer asks for its errors at half its price again
-                return self._dump(value, warnings=False)
-            return self._dump(value, warnings="error")
+            # Of a loose one there is nothing to warn of, and the writer asks for its errors at half its price again.
+            body = self._dump(value, warnings=False if type(value) is self._loose else "error")
         except (TypeError, ValueError, RecursionError, PydanticSerializationError) as exc:
             path, problem = blame(value)
             raise NotSerialisable(what, path, problem or str(exc)) from exc
+        if MARK in body:  # it would come back as stars
+            for where, _ in secrets_in(value):
+                raise NotSerialisable(what, where, UNWRITTEN)
+        return body
 
     def decode(self, body: bytes, what: str) -> Any:
         """The value again. Raises `NotSerialisable` when the bytes do not fit the declared type."""
         try:
-            return from_json(body) if self._adapter is None else self._validate(body)
+            if self._adapter is None:
+                return from_json(body)
+            if self._loose is not None and type(found := from_json(body, cache_strings="keys")) is self._loose:
+                return found  # the validator would say the same at a third more
+            return self._validate(body)
         except (ValidationError, ValueError) as exc:
             raise NotSerialisable(what, *_first_fault(exc)) from exc
 
@@ -84,6 +94,8 @@ def blame(value: Any, path: str = "") -> tuple[str, str]:
     """(path, problem) of the first part that JSON cannot hold; ("", "") when all of it can."""
     if path.count("[") > MAX_DEPTH:
         return path[:80] + "…", f"it is nested more than {MAX_DEPTH} deep, or holds itself"
+    if hasattr(value, "get_secret_value"):
+        return path, UNWRITTEN
     if isinstance(value, float) and not isfinite(value):
         return path, f"{value} is no number in JSON"
     if isinstance(value, dict | list | tuple):

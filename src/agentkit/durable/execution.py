@@ -15,6 +15,7 @@ import anyio.lowlevel
 
 from agentkit.clock import wait_for
 from agentkit.durable.codec import fields_of
+from agentkit.durable.group_commit import HIGH_WATER_ROWS
 from agentkit.durable.journal import Journal
 from agentkit.durable.parking import ParkPlan, Wait, Waits
 from agentkit.errors import EntryTooLarge, RunCancelled, RunParked
@@ -66,7 +67,11 @@ class Host(Protocol):
     limits: Limits
     worker_id: str
     resources: Mapping[type[Any], object]
+    services: Any
+    """What the rooms above give to verbs: models, tenants, budgets. See `agents.services`."""
     on_step: OnStep | None
+    threads: anyio.CapacityLimiter
+    """For sync steps."""
 
     async def fresh(self) -> None:
         """Return once a beat was accepted within 0.75 leases: before that no step may start."""
@@ -103,6 +108,7 @@ class Interrupted(BaseException):
 time_limits: ContextVar[tuple[TimeLimit, ...]] = ContextVar("agentkit_time_limits", default=())
 shielded: ContextVar[bool] = ContextVar("agentkit_shielded", default=False)
 current_execution: ContextVar[Execution | None] = ContextVar("agentkit_execution", default=None)
+"""The activation that the current task works for."""
 
 
 class Execution:
@@ -121,7 +127,11 @@ class Execution:
         local: bool = False,
     ) -> None:
         self.host, self.run, self.claim, self.local = host, run, claim, local
+        self.meta: Any = None
+        self.tenant: Any = None
+        """What belongs to the run beside its input, and whose it is, as the agents' room reads them."""
         self.journal = Journal(claim, host.lane, entries, lenient=lenient)
+        self._lane, self._run_ahead = host.lane, host.limits.run_ahead
         self.home = Home()
         self.waits = Waits()
         self.leaving: Leaving | None = None
@@ -181,13 +191,14 @@ class Execution:
     @property
     def crowded(self) -> bool:
         """Whether `admit` would wait or raise: the cheap question of the hot path."""
+        claim = self.claim
         return (
             self.leaving is not None
             or self.draining
             or self.cancelled is not None
-            or self.claim.seq - self.claim.acked >= self.host.limits.run_ahead
-            or self.claim.error is not None
-            or self.host.lane.full
+            or claim.seq - claim.acked >= self._run_ahead
+            or claim.error is not None
+            or self._lane.rows > HIGH_WATER_ROWS
             or self.host.stale
         )
 
@@ -272,9 +283,9 @@ class Execution:
 
     async def _supervise(self) -> None:
         while self.leaving is None:
+            self._nudged = anyio.Event()  # before the look at the inbox: what comes while it is read must not be lost
             if self._dirty:
                 await self._refresh()
-            self._nudged = anyio.Event()
             self._check_deadline()
             self.waits.fire(self.store_now())
             if await self._may_park():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import typing
+import weakref
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from agentkit.durable.codec import PLAIN, Codec
 from agentkit.errors import NotSerialisable
@@ -20,6 +21,7 @@ class Function:
 
     def __init__(self, fn: Callable[..., Any], context_types: tuple[type, ...]) -> None:
         target = _target(fn)
+        self.is_tool = hasattr(inner(fn).__class__, "as_step")
         self.name = getattr(target, "__qualname__", type(target).__qualname__)
         self.is_async = inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__)
         hints = _hints(target)
@@ -32,20 +34,25 @@ class Function:
         return codec_of(self._declared, self.name)
 
 
-_functions: WeakKeyDictionary[Any, Function] = WeakKeyDictionary()
+_functions: dict[int, tuple[weakref.ref[Any], Function]] = {}
+"""By the id of the function, which is forgotten with it: at each step a `WeakKeyDictionary` would take three times as long."""
 _codecs: dict[Any, Codec] = {}
 
 
 def function_of(fn: Callable[..., Any], context_types: tuple[type, ...]) -> Function:
     """The description of `fn`. Methods share that of their function; what cannot be remembered is described anew."""
-    key = getattr(fn, "__func__", fn)
-    try:
-        found = _functions.get(key)
-        if found is None:
-            found = _functions[key] = Function(fn, context_types)
-    except TypeError:
-        return Function(fn, context_types)
-    return found
+    described = getattr(fn, "__func__", fn)
+    found = _functions.get(id(described))
+    if found is not None:
+        return found[1]
+    made = Function(fn, context_types)
+    with contextlib.suppress(TypeError):
+        _functions[id(described)] = weakref.ref(described, functools.partial(_forget, id(described))), made
+    return made
+
+
+def _forget(number: int, _: object) -> None:
+    _functions.pop(number, None)
 
 
 def codec_of(declared: Any, what: str) -> Codec:
@@ -63,10 +70,15 @@ def codec_of(declared: Any, what: str) -> Codec:
     return made
 
 
-def _target(fn: Any) -> Any:
+def inner(fn: Any) -> Any:
+    """What partials are made of."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    return inspect.unwrap(fn)
+    return fn
+
+
+def _target(fn: Any) -> Any:
+    return inspect.unwrap(inner(fn))
 
 
 def _hints(target: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import anyio
 import anyio.lowlevel
 
 from agentkit.errors import ClaimLost, StoreBusy, StoreRefused, StoreUnavailable, WorkerFenced
-from agentkit.ports.records import Entry, EntryKind, Join, Release, RunWrite
+from agentkit.ports.records import TOLD, Entry, EntryKind, Join, Release, RunWrite
 from agentkit.tasks import Home
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ MAX_ROWS = 500  # a batch of 1 KB rows then stays near the time of one sync
 MAX_BYTES = 1_000_000
 LEAST_SHARE = 4  # runs: with fewer a second round trip costs more than what is computed meanwhile
 HIGH_WATER_ROWS = 20_000  # 40 full batches: seconds of a slow disk; more would only move the queue into memory
-_LAGGING = frozenset({EntryKind.RESULT, EntryKind.ERROR, EntryKind.PROGRESS, EntryKind.TIMER, EntryKind.VOID})
+_LAGGING = frozenset({EntryKind.RESULT, EntryKind.ERROR, EntryKind.TIMER, EntryKind.VOID}) | (TOLD - {EntryKind.STATUS})
 
 Durability = Literal["memory", "relaxed", "durable", "strict"]
 
@@ -227,12 +227,17 @@ class Lane:
                 self._wake = anyio.Event()
                 await self._wake.wait()
                 continue
-            sync, batch = self._gather()
             with anyio.CancelScope(shield=True):
-                await self._commit(batch, sync=sync)
-                if not self._remote:
-                    # Whom this batch woke hands in next. Gathered before that, one early run and 49 others would commit by turns for ever.
-                    await anyio.lowlevel.checkpoint()
+                await self._write_queued()
+
+    async def _write_queued(self) -> None:
+        """Batch after batch until nothing is left."""
+        while self._queue and not self._dead:
+            sync, batch = self._gather()
+            await self._commit(batch, sync=sync)
+            if not self._remote:
+                # Whom this batch woke hands in next. Gathered before that, one early run and 49 others would commit by turns for ever.
+                await anyio.lowlevel.checkpoint()
             if self._room is not None and not self.full:
                 self._room.set()
                 self._room = None
@@ -264,7 +269,7 @@ class Lane:
                 break
             claim = self._queue.popleft()
             entries, claim.pending = claim.pending, []
-            cut, weight = _fitting(entries, MAX_ROWS - rows, MAX_BYTES - size)
+            cut, weight = (1, len(entries[0].body)) if len(entries) == 1 else _fitting(entries, MAX_ROWS - rows, MAX_BYTES - size)
             whole = cut == len(entries)
             if not whole:
                 entries, claim.pending = entries[:cut], entries[cut:]
@@ -374,6 +379,11 @@ class Lane:
 
 
 def _wake(claim: Claim) -> None:
+    (seq, gate), *others = claim.waiters
+    if not others and 0 <= seq <= claim.acked:
+        claim.waiters = []
+        gate.set()
+        return
     later: list[tuple[int, Gate]] = []
     for seq, gate in claim.waiters:
         if (seq >= 0 and claim.acked >= seq) or (seq < 0 and claim.released is not None):
@@ -385,8 +395,6 @@ def _wake(claim: Claim) -> None:
 
 def _fitting(entries: Sequence[Entry], rows: int, size: int) -> tuple[int, int]:
     """How many of `entries` fit, and their bytes; at least one, for an entry bigger than a whole batch must go too."""
-    if len(entries) == 1:
-        return 1, len(entries[0].body)
     fit = weight = 0
     for entry in entries[:rows]:
         if fit and weight + len(entry.body) > size:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
@@ -48,8 +48,16 @@ class Scope:
         return f"{self.path}{name}#{n}"
 
 
-current_scope: ContextVar[Scope | None] = ContextVar("agentkit_scope", default=None)
-"""The scope that the body of the running step opens for steps nested in it."""
+class Nesting(Protocol):
+    """A step whose body runs."""
+
+    def inside(self) -> Scope:
+        """The scope of the steps that it takes."""
+        ...
+
+
+current_scope: ContextVar[Nesting | None] = ContextVar("agentkit_scope", default=None)
+"""The step whose body runs here: what it calls is named under it."""
 
 
 def short_name(key: str) -> str:
@@ -75,10 +83,7 @@ def _canonical(value: Any) -> Any:
             settled[key] = part if type(part) in _SCALARS else _canonical(part)
         return settled
     if kind is list or kind is tuple:
-        for part in value:
-            if type(part) not in _SCALARS:
-                return [_canonical(part) for part in value]
-        return value
+        return value if _SCALARS.issuperset(map(type, value)) else [_canonical(part) for part in value]
     return _canonical_object(value)
 
 

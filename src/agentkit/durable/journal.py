@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from agentkit.durable.codec import PLAIN
 from agentkit.durable.identity import preview, same_call
 from agentkit.errors import JournalMismatch
-from agentkit.ports.records import Entry, EntryKind
+from agentkit.ports.records import TOLD, Entry, EntryKind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
@@ -15,7 +16,13 @@ if TYPE_CHECKING:
     from agentkit.durable.group_commit import Claim, Lane
 
 _OUTCOMES = (EntryKind.RESULT, EntryKind.ERROR, EntryKind.SIGNAL)
-_OPENINGS = (EntryKind.TIMER, EntryKind.CHILD)
+_OPENINGS = (EntryKind.TIMER, EntryKind.CHILD, EntryKind.APPROVAL)
+
+
+class Append(Protocol):
+    """`Lane.append` for one claim."""
+
+    def __call__(self, kind: EntryKind, key: str, body: bytes = b"", *, attempt: int = 1, fp: str = "", took_us: int = 0) -> int: ...
 
 
 class Record:
@@ -49,10 +56,12 @@ class Journal:
         lenient: the run was started under an older version that today's code continues; arguments and dropped effects may differ.
     """
 
-    __slots__ = ("_claim", "_lane", "_lenient", "_records", "_run_id", "cancel", "snapshot")
+    __slots__ = ("_claim", "_lane", "_lenient", "_records", "_run_id", "append", "cancel", "snapshot")
 
     def __init__(self, claim: Claim, lane: Lane, entries: Iterable[Entry], *, lenient: bool = False) -> None:
         self._claim, self._lane, self._run_id, self._lenient = claim, lane, claim.run_id, lenient
+        self.append: Append = partial(lane.append, claim)
+        """Hand in an entry; returns its seq."""
         self._records: dict[str, Record] = {}
         self.cancel: Entry | None = None
         self.snapshot: Entry | None = None
@@ -65,7 +74,7 @@ class Journal:
             self.snapshot = entry
         elif entry.kind == EntryKind.CANCEL:
             self.cancel = entry
-        elif entry.kind not in (EntryKind.PROGRESS, EntryKind.STATUS):
+        elif entry.kind not in TOLD:
             self._records.setdefault(entry.key, Record()).add(entry)
 
     @property
@@ -92,6 +101,10 @@ class Journal:
         record.asked = True
         record.add(Entry(self._claim.seq, kind, key, 1, fp, 0, body, 0, 0))
 
+    def under(self, prefix: str) -> dict[str, Record]:
+        """What is recorded below a path and was not asked for yet, without asking."""
+        return {key: record for key, record in self._records.items() if key.startswith(prefix)}
+
     def forget(self, prefix: str) -> None:
         """Drop what branches recorded that lost a `ctx.first`."""
         for key in [k for k in self._records if k.startswith(prefix)]:
@@ -104,10 +117,6 @@ class Journal:
         for key, record in self._records.items():
             if record.intent is not None and not record.asked:
                 raise JournalMismatch(self._run_id, key, preview(record.intent.fp), "nothing: a recorded effect was dropped")
-
-    def append(self, kind: EntryKind, key: str, body: bytes = b"", *, attempt: int = 1, fp: str = "", took_us: int = 0) -> int:
-        """Hand in an entry; returns its seq."""
-        return self._lane.append(self._claim, kind, key, body, attempt=attempt, fp=fp, took_us=took_us)
 
     def note(self, kind: EntryKind, key: str, what: object) -> int:
         """Hand in an entry with a small plain body of our own."""

@@ -5,21 +5,23 @@ from __future__ import annotations
 import time
 from functools import partial
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from agentkit import telemetry
 from agentkit.durable.codec import PLAIN
-from agentkit.durable.execution import logger, shielded
+from agentkit.durable.execution import logger, shielded, time_limits
 from agentkit.durable.identity import Scope, current_scope, short_name
+from agentkit.durable.secrets import without_secrets
 from agentkit.errors import (
     AmbiguousStep,
     ClaimLost,
     EntryTooLarge,
     JournalMismatch,
     NotSerialisable,
+    PermissionDenied,
     RunCancelled,
     RunError,
     StepError,
@@ -54,12 +56,14 @@ class Done(Generic[T]):
 
 
 Probe: TypeAlias = "Callable[..., Awaitable[Done[Any] | None]]"
+Gate: TypeAlias = "Callable[[Execution, Call, Record | None], Awaitable[Done[Any] | None]]"
+"""Asked before a step starts that has no outcome yet: raise, answer in the body's place, or None: go ahead."""
 
 
 class Call:
     """What the user asked for."""
 
-    __slots__ = ("args", "codec", "effect", "fn", "fp", "is_async", "key", "name", "probe", "timeout_s", "with_context")
+    __slots__ = ("args", "codec", "effect", "fn", "fp", "gate", "inner", "is_async", "key", "name", "probe", "timeout_s", "with_context")
 
     def __init__(
         self,
@@ -75,35 +79,52 @@ class Call:
         effect: Effect | None = None,
         probe: Probe | None = None,
         timeout_s: float | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.key, self.name, self.fn, self.args = key, name, fn, args
         self.codec, self.is_async, self.fp, self.with_context = codec, is_async, fp, with_context
-        self.effect, self.probe, self.timeout_s = effect, probe, timeout_s
+        self.effect: Effect | None = effect
+        self.probe, self.timeout_s, self.gate = probe, timeout_s, gate
+        self.inner: Scope | None = None
+
+    def inside(self) -> Scope:
+        """The scope of the steps that its body takes; few do."""
+        if self.inner is None:
+            self.inner = Scope(self.key + "/", None)
+        return self.inner
 
 
 async def perform(ex: Execution, call: Call) -> Any:
     """The value of a step, recorded or made now. Raises `StepError` when it failed, now or when it was recorded."""
-    journal = ex.journal
-    record = journal.known(call.key, call.fp)
+    record = ex.journal.known(call.key, call.fp)
     if record is not None and record.outcome is not None:
         await ex.replayed()
         return _recall(ex, call, record.outcome)
-    ex.check_open()
-    attempt = 1 if record is None else record.attempts + 1
-    if record is not None and record.intent is not None:
-        settled = await _unknown(ex, call, record)
+    crowded = ex.crowded
+    if crowded or time_limits.get():
+        ex.check_open()
+    attempt = 1
+    if record is not None or call.gate is not None:
+        settled = await _settled_before(ex, call, record)
         if settled is not None:
             return settled.value
-    waits = ex.waits
-    waits.busy += 1
+        attempt, crowded = 1 if record is None else record.attempts + 1, True
+    ex.waits.busy += 1
     try:
         if call.effect is None and not ex.strict:
-            if ex.crowded:
+            if crowded:
                 await ex.admit()
             return await _body(ex, call, attempt, None)
         return await _body(ex, call, attempt, await _intend(ex, call, attempt))
     finally:
         ex.idle()
+
+
+async def _settled_before(ex: Execution, call: Call, record: Record | None) -> Done[Any] | None:
+    """What makes the body needless: an answer about an effect that may have happened, or the gate's. None: run it."""
+    if record is not None and record.intent is not None:
+        return await _unknown(ex, call, record)
+    return None if call.gate is None else await call.gate(ex, call, record)
 
 
 async def _intend(ex: Execution, call: Call, attempt: int) -> float:
@@ -141,7 +162,7 @@ async def _body(ex: Execution, call: Call, attempt: int, deadline: float | None)
         deadline = anyio.current_time() + call.timeout_s
     began = time.perf_counter()
     scope = ex.new_scope() if deadline is None else anyio.CancelScope(deadline=deadline)
-    nested = current_scope.set(Scope(call.key + "/", None))
+    call.inner, nested = None, current_scope.set(call)
     if not shielded.get():
         ex.bodies.add(scope)
     value: Any = None
@@ -154,6 +175,7 @@ async def _body(ex: Execution, call: Call, attempt: int, deadline: float | None)
     except NOT_JOURNALLED:
         raise
     except Exception as exc:
+        exc = without_secrets(exc, call.fn, call.args)
         raise _failed(ex, call, attempt, began, exc) from exc
     finally:
         ex.bodies.discard(scope)
@@ -175,7 +197,7 @@ async def _invoke(ex: Execution, call: Call, attempt: int) -> Any:
 async def _traced(ex: Execution, call: Call, attempt: int) -> Any:
     args = call.args if call.with_context is None else (call.with_context(call, attempt), *call.args)
     if not telemetry.enabled():
-        return await _call(call, args)
+        return await invoke(ex, call, args)
     with telemetry.span(
         telemetry.STEP,
         {
@@ -185,14 +207,25 @@ async def _traced(ex: Execution, call: Call, attempt: int) -> Any:
             telemetry.EFFECT: call.effect or "none",
         },
     ):
-        return await _call(call, args)
+        return await invoke(ex, call, args)
 
 
-async def _call(call: Call, args: tuple[Any, ...]) -> Any:
+async def invoke(ex: Execution, call: Call, args: tuple[Any, ...]) -> Any:
+    """Run a step's function once: a sync one on a thread. What it raises is cleaned here, before policies and spans see it."""
+    try:
+        return await _invoked(ex, call, args)
+    except Exception as exc:
+        cleaned = without_secrets(exc, call.fn, args)
+        if cleaned is exc:
+            raise
+        raise cleaned from None
+
+
+async def _invoked(ex: Execution, call: Call, args: tuple[Any, ...]) -> Any:
     if call.is_async:
         return await call.fn(*args)
     # A thread cannot be stopped: a pure one may run on unseen, an effect must be over before the run is let go.
-    value = await anyio.to_thread.run_sync(partial(call.fn, *args), abandon_on_cancel=call.effect is None)
+    value = await anyio.to_thread.run_sync(partial(call.fn, *args), abandon_on_cancel=call.effect is None, limiter=ex.host.threads)
     return await value if isawaitable(value) else value
 
 
@@ -210,7 +243,8 @@ def _keep(ex: Execution, call: Call, attempt: int, began: float, value: Any) -> 
         raise _failed(ex, call, attempt, began, exc) from exc
     took_us = int((time.perf_counter() - began) * 1e6)
     ex.journal.append(EntryKind.RESULT, call.key, body, attempt=attempt, fp=call.fp, took_us=took_us)
-    _count(ex, "ok", took_us)
+    if telemetry.enabled():
+        _count(ex, "ok", took_us)
     if "=" in call.key:
         _remember(ex, call, EntryKind.RESULT, body)
     return value
@@ -239,6 +273,12 @@ def fail(ex: Execution, call: Call, kind: str, message: str, *, attempt: int = 1
     _count(ex, "error", took_us)
     if "=" in call.key:
         _remember(ex, call, EntryKind.ERROR, body)
+    return _step_error(ex, call, kind, message)
+
+
+def _step_error(ex: Execution, call: Call, kind: str, message: str) -> StepError:
+    if kind == "PermissionDenied":
+        return PermissionDenied(message, call.key, ex.run.run_id)
     return StepError(kind, message, call.key, ex.run.run_id)
 
 
@@ -259,7 +299,7 @@ def _recall(ex: Execution, call: Call, outcome: Entry) -> Any:
     said = PLAIN.decode(outcome.body, call.key)
     if said["kind"] == "RunCancelled":
         raise RunCancelled(ex.run.run_id, said["message"])
-    raise StepError(said["kind"], said["message"], call.key, ex.run.run_id)
+    raise _step_error(ex, call, said["kind"], said["message"])
 
 
 async def _unknown(ex: Execution, call: Call, record: Record) -> Done[Any] | None:
@@ -285,27 +325,41 @@ async def _unknown(ex: Execution, call: Call, record: Record) -> Done[Any] | Non
         return None
     if call.effect == "fail":
         raise fail(ex, call, "EffectUnknown", "a crash left unknown whether it happened, and its policy is 'fail'", attempt=record.attempts)
-    return await _ask(ex, call, record)
+    return await ask(ex, call, AFTER_A_CRASH)
 
 
-async def _ask(ex: Execution, call: Call, record: Record) -> Done[Any] | None:
-    """Park until an operator says what became of the effect."""
-    message = await ex.wait(f"operator:{short_name(call.key)}", topic=f"resolve:{call.key}")
+class Question(NamedTuple):
+    """What somebody outside is asked about a step, and what is journalled when the answer is to go ahead, or to fail."""
+
+    word: str
+    go: tuple[EntryKind, bytes]
+    failed: tuple[str, str]
+
+
+AFTER_A_CRASH = Question("operator", (EntryKind.VOID, b""), ("EffectFailed", "an operator said that it failed"))
+
+
+async def ask(ex: Execution, call: Call, question: Question) -> Done[Any] | None:
+    """Park until somebody says what becomes of the step: it was done (its value), it failed (raised), or None: run it."""
+    message = await ex.wait(f"{question.word}:{short_name(call.key)}", topic=f"{question.word}:{call.key}")
     if message is None:
         return None
     said = PLAIN.decode(message.body, call.key)
     if said["answer"] == "rerun":
-        ex.take(message, EntryKind.VOID, call.key, b"")
+        kind, body = question.go
+        ex.take(message, kind, call.key, body, fp=call.fp)
         return None
     if said["answer"] == "fail":
-        body = PLAIN.encode({"kind": "EffectFailed", "message": "an operator said that it failed"}, call.key)
+        kind_of_error, why = question.failed
+        why = f"{why}: {said['result']}" if said.get("result") else why
+        body = PLAIN.encode({"kind": kind_of_error, "message": why}, call.key)
         ex.take(message, EntryKind.ERROR, call.key, body, fp=call.fp)
-        raise StepError("EffectFailed", "an operator said that it failed", call.key, ex.run.run_id)
+        raise _step_error(ex, call, kind_of_error, why)
     body = PLAIN.encode(said.get("result"), call.key)
     try:
         value = call.codec.decode(body, call.key)
     except NotSerialisable as exc:  # the operator's slip is not the run's failure: say so to whoever follows it, and ask again
         ex.take(message, EntryKind.PROGRESS, call.key, PLAIN.encode({"refused": str(exc)}, call.key))
-        return await _ask(ex, call, record)
+        return await ask(ex, call, question)
     ex.take(message, EntryKind.RESULT, call.key, body, fp=call.fp)
     return Done(value)
