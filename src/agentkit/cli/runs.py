@@ -169,16 +169,16 @@ def declared_by(agent: type[Any]) -> list[Signal[Any]]:
 @click.argument("run_id", metavar="RUN")
 @click.argument("step", metavar="STEP")
 @click.argument("answer", type=click.Choice(["done", "rerun", "fail"]))
-@click.option("--result", type=json_value, help="With done: the step's result, as JSON")
+@click.option("--result", type=json_value, help="With done: the step's result, with fail: why; as JSON")
 @on_runtime
 @example("""agentkit runs resolve contract-17 file done --result '"archive/17"'""")
 async def resolve(runtime: Runtime, out: Out, *, run_id: str, step: str, answer: Any, result: Any) -> None:
-    """Say what became of an effect that a crash left unknown.
+    """Say what became of an effect that a crash left unknown, or whether a tool may start that waits for approval.
 
-    done: it happened (--result is its value); rerun: it did not, run it again; fail: it failed.
+    done: it happened (--result is its value); rerun: it did not, run it again, or it may start; fail: it failed, or may not start.
     """
-    if result is not None and answer != "done":
-        raise WrongUse(f"--result goes with done, not with {answer}")
+    if result is not None and answer == "rerun":
+        raise WrongUse("--result goes with done and fail, not with rerun")
     await runtime.handle(run_id).resolve(step, answer, result=result)
     out.data({"run_id": run_id, "step": step, "answer": answer})
     out.show(f"{run_id}: step {step} resolved as {answer}")

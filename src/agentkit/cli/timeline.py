@@ -13,13 +13,12 @@ from itertools import pairwise
 from math import ceil
 from typing import Any, Literal, NamedTuple, cast
 
-from agentkit.ports.records import Entry, EntryKind
+from agentkit.ports.records import TOLD, Entry, EntryKind
 
 Kind = Literal["step", "effect", "wait", "children", "signal", "state", "cancel"]
 Outcome = Literal["ok", "error", "open", "unknown", "void"]
 
-_SILENT = frozenset({EntryKind.PROGRESS, EntryKind.STATUS})
-_OPENING: dict[int, Kind] = {EntryKind.INTENT: "effect", EntryKind.TIMER: "wait", EntryKind.CHILD: "children"}
+_OPENING: dict[int, Kind] = {EntryKind.INTENT: "effect", EntryKind.TIMER: "wait", EntryKind.CHILD: "children", EntryKind.APPROVAL: "wait"}
 _POINT: dict[int, Kind] = {EntryKind.SNAPSHOT: "state", EntryKind.CANCEL: "cancel"}
 GAP_CELLS = 3  # what a long silence is cut to: enough to see that something is left out
 LONG_GAP = 0.25  # of the busy time: shorter silences are drawn to scale
@@ -72,7 +71,7 @@ def timeline(entries: Sequence[Entry]) -> Timeline:
         _extend(activations, entry, began_ms)
         if entry.kind == EntryKind.SIGNAL:
             began_ms = _parked_at(activations, entry)
-        if entry.kind not in _SILENT:
+        if entry.kind not in TOLD:
             _note(bars, entry, began_ms)
     return Timeline(_nested(list(bars.values())), activations, sum(entry.kind == EntryKind.PROGRESS for entry in entries))
 

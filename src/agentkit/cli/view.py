@@ -158,12 +158,17 @@ def _went_on(before: Activation, after: Activation) -> Text:
     )
 
 
+def _in_one_line(value: object) -> str:
+    said = str(value)
+    return said if said.isprintable() else repr(said)
+
+
 def event_line(event: RunEvent) -> Text:
     """An event for people: when, what, and its offset to resume from."""
-    data = event.model_dump(mode="json", exclude={"offset", "at", "run_id", "type"})
+    data = event.model_dump(mode="json", exclude={"offset", "at", "run_id", "type", "position"})
     if "attempt" in data:
         data["attempt"] = f"attempt {data['attempt']}" if data["attempt"] > 1 else None
-    said = "  ".join(str(value) for value in data.values() if value not in ("", None))
+    said = "  ".join(_in_one_line(value) for value in data.values() if value not in ("", None))
     shade = EVENT_COLOURS.get(str(data.get("phase") or data.get("status")), "")
     when = f"{event.at:%H:%M:%S}.{event.at.microsecond // 1000:03d} {event.offset:>6}  "
     return Text.assemble((when, "dim"), (f"{event.type:<9}", "bold"), (said, shade))

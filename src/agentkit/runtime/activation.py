@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import anyio
@@ -12,11 +13,12 @@ from agentkit import logs, telemetry
 from agentkit.agents.base import input_codec, output_codec
 from agentkit.agents.context import Context
 from agentkit.durable.codec import PLAIN
-from agentkit.durable.execution import DEADLINE, Execution, shielded
+from agentkit.durable.execution import DEADLINE, Execution, current_execution, shielded
 from agentkit.durable.group_commit import Claim
 from agentkit.durable.identity import Scope
 from agentkit.durable.versions import upcast
 from agentkit.errors import (
+    AgentKitError,
     ClaimLost,
     JournalMismatch,
     NotSerialisable,
@@ -29,9 +31,13 @@ from agentkit.errors import (
     WorkerFenced,
 )
 from agentkit.ports.records import EntryKind, Release, RunStatus
+from agentkit.resilience.deadline import announced
+from agentkit.resilience.state import using
 from agentkit.runtime.events import Status
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from agentkit.agents.base import AnyAgent
     from agentkit.ports.records import Claimed, Entry, Message
     from agentkit.runtime.engine import Engine
@@ -78,6 +84,8 @@ class Activation:
         names: dict[str, str | int] = {telemetry.RUN_ID: run.run_id, telemetry.AGENT: run.kind, telemetry.VERSION: run.version}
         with (
             logs.bound(run_id=run.run_id, agent=run.kind),
+            using(self._engine.services.policies, on_behalf_of=run.tenant),
+            self._until_deadline(),
             telemetry.span(
                 telemetry.RUN,
                 names | {telemetry.TENANT: run.tenant, telemetry.FENCE: run.fence, telemetry.WORKER: self._engine.worker_id},
@@ -92,6 +100,12 @@ class Activation:
             span.set_attribute(telemetry.STATUS, left)
         telemetry.RUN_SECONDS.record(time.perf_counter() - began, {telemetry.AGENT: run.kind, telemetry.STATUS: left})
         return left
+
+    def _until_deadline(self) -> AbstractContextManager[None]:
+        """Calls made in the run know its deadline; it is the run itself that keeps it."""
+        if self.run.deadline is None:
+            return nullcontext()
+        return announced(max(0.0, self.run.deadline - self._now), self._engine.clock)
 
     def drain(self) -> None:
         """Start nothing new; leave as soon as no body runs."""
@@ -127,6 +141,12 @@ class Activation:
         self.execution = ex
         if self._draining:
             ex.drain()
+        current_execution.set(ex)
+        try:
+            if self._engine.services.tenants.bounded:
+                ex.tenant = await self._engine.services.tenants.find(run.tenant)
+        except AgentKitError as exc:  # unknown, or not found out now: then the run tries again soon
+            return claim, Outcome(raised=exc), ex
         return claim, await run_agent(ex, self._agent), ex
 
     async def _release(self, ex: Execution, claim: Claim, outcome: Outcome) -> Left | None:
@@ -160,13 +180,15 @@ async def run_agent(ex: Execution, agent: AnyAgent) -> Outcome:
     outcome = Outcome()
     async with anyio.create_task_group() as tasks:
         ex.start(tasks)
-        ctx = Context(ex)
+        ctx = Context(ex, policy=agent.policy)
         outcome = await _guarded(ex, agent, ctx)
         if ex.endings and _over(ex, outcome):
-            outcome = await _endings(ex, outcome)
+            outcome = await _endings(ex, agent, outcome)
+        # News that comes from now on finds nobody to wake: the release tells whether the inbox moved. Said inside the block, for on trio
+        # leaving it is a turn of the loop in which the group takes nothing more.
+        ex.tasks = None
         if ex.supervised:  # cancelling a group in which nothing runs costs as much as the group
             tasks.cancel_scope.cancel()
-    ex.tasks = None  # news that comes from now on finds nobody to wake: the release tells whether the inbox moved
     return outcome
 
 
@@ -177,8 +199,9 @@ async def _guarded(ex: Execution, agent: AnyAgent, ctx: Context) -> Outcome:
     except (Exception, RunParked) as exc:  # noqa: BLE001 - what a user's code raises is what the run came to
         return Outcome(raised=exc)
     except BaseExceptionGroup as group:
-        if group.split((Exception, RunParked))[1] is not None:
-            raise
+        rest = group.split((Exception, RunParked))[1]
+        if rest is not None:
+            raise rest from None  # a cancellation: its scope waits for it, and must not be handed what parked beside it
         return Outcome(raised=group)
 
 
@@ -188,13 +211,13 @@ def _over(ex: Execution, outcome: Outcome) -> bool:
     return ex.leaving is None and ex.claim.error is None and not comes_back
 
 
-async def _endings(ex: Execution, outcome: Outcome) -> Outcome:
+async def _endings(ex: Execution, agent: AnyAgent, outcome: Outcome) -> Outcome:
     """Run the registered clean-up, last first. A step of it that fails is reported and does not change what the run came to."""
     token = shielded.set(True)
     try:
         for i, (name, fn, args) in reversed([*enumerate(ex.endings, 1)]):
             try:
-                await Context(ex, Scope("on_end/", None)).step(name, fn, *args, key=str(i))
+                await Context(ex, Scope("on_end/", None), agent.policy).step(name, fn, *args, key=str(i))
             except StepError:
                 log.exception("on_end %r of run %s failed", name, ex.run.run_id)
     except (Exception, RunParked) as exc:  # noqa: BLE001 - it could not run now; the next activation runs it

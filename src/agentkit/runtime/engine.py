@@ -7,7 +7,6 @@ import os
 import socket
 import time
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
@@ -26,6 +25,7 @@ from agentkit.runtime.heartbeat import Heartbeat
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from agentkit.agents.services import Services
     from agentkit.clock import Clock
     from agentkit.durable.execution import Execution, Limits, OnStep
     from agentkit.ports.queue import Lease, Queue
@@ -58,11 +58,14 @@ class Engine:
         limits: Limits,
         registry: Registry,
         hub: Hub,
+        services: Services,
         alive: Callable[[], bool],
         answer: Callable[[Lease, str], None],
     ) -> None:
         self.store, self.queue, self.clock, self.settings, self.limits, self.registry = store, queue, clock, settings, limits, registry
         self.resources: Mapping[type[Any], object] = {}
+        self.services = services
+        self.threads = anyio.CapacityLimiter(settings.threads)
         self.active: dict[str, tuple[Activation, Held]] = {}
         self.locals: deque[Ticket] = deque()
         self.local_roots: set[str] = set()
@@ -155,7 +158,7 @@ class Engine:
             telemetry.CHILD, {telemetry.RUN_ID: execution.run.run_id, telemetry.AGENT: runs[0].kind, telemetry.COUNT: len(runs)}
         ):
             if telemetry.enabled():
-                runs = [replace(run, trace=telemetry.inject(run.trace)) for run in runs]
+                runs = [run._replace(trace=telemetry.inject(run.trace)) for run in runs]
             created = await self.store.create(runs, parent=claim)
         ready: list[Ticket] = []
         for new, (answer, row) in zip(runs, created, strict=True):

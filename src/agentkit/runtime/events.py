@@ -26,6 +26,7 @@ if not TYPE_CHECKING:
 
 Status: TypeAlias = Literal["queued", "running", "waiting", "done", "failed", "cancelled", "buried"]
 Phase: TypeAlias = Literal["started", "finished", "failed", "retrying"]
+ToolPhase: TypeAlias = Literal["called", "returned", "failed"]
 ENDED = frozenset({"done", "failed", "cancelled", "buried"})
 
 
@@ -64,10 +65,56 @@ class Progress(Event, frozen=True, defer_build=True):
     data: JsonValue
 
 
-RunEvent: TypeAlias = Annotated[StatusChanged | StepEvent | Progress, Field(discriminator="type")]
+class TextDelta(Event, frozen=True, defer_build=True):
+    """The next piece of what a model says.
+
+    `position` is how many characters of this answer came before it. After a crash the answer is made again from its beginning: a piece at
+    a position that was there already replaces all from there on.
+    """
+
+    type: Literal["text"] = "text"
+    step: str
+    text: str
+    position: int
 
 
-def event_of(run_id: str, entry: Entry) -> StatusChanged | StepEvent | Progress | None:
+class ToolEvent(Event, frozen=True, defer_build=True):
+    """A tool was called, and what came of it."""
+
+    type: Literal["tool"] = "tool"
+    step: str
+    tool: str
+    phase: ToolPhase
+
+
+class ApprovalEvent(Event, frozen=True, defer_build=True):
+    """A tool with `approve=True` waits for a human's leave, or got it. Answer with `handle.resolve(step, …)`.
+
+    `arguments` are those of the call, with secrets as their type; of a very long call, its beginning.
+    """
+
+    type: Literal["approval"] = "approval"
+    step: str
+    granted: bool = False
+    arguments: JsonValue = None
+
+
+class BudgetEvent(Event, frozen=True, defer_build=True):
+    """An account passed its soft limit: once in its life, and once more after its budget was extended."""
+
+    type: Literal["budget"] = "budget"
+    account: str
+    usd: float | None = None
+    tokens: int | None = None
+    soft: float
+
+
+RunEvent: TypeAlias = Annotated[
+    StatusChanged | StepEvent | TextDelta | ToolEvent | ApprovalEvent | Progress | BudgetEvent, Field(discriminator="type")
+]
+
+
+def event_of(run_id: str, entry: Entry) -> RunEvent | None:
     """The event an entry stands for; None for what only the runtime needs."""
     common: dict[str, Any] = {"offset": entry.seq, "at": datetime.fromtimestamp(entry.at_ms / 1000, UTC), "run_id": run_id}
     if entry.kind == EntryKind.STATUS:
@@ -75,16 +122,25 @@ def event_of(run_id: str, entry: Entry) -> StatusChanged | StepEvent | Progress 
         return StatusChanged(**common, status=said["status"], waiting_for=said.get("for"), worker=said.get("worker"))
     if entry.kind == EntryKind.PROGRESS:
         return Progress(**common, step=entry.key, attempt=entry.attempt, data=PLAIN.decode(entry.body, "progress"))
-    phase: Phase
+    if entry.kind in (EntryKind.TEXT, EntryKind.TOOL):
+        made = TextDelta if entry.kind == EntryKind.TEXT else ToolEvent
+        return made(**common, step=entry.key, **PLAIN.decode(entry.body, made.__name__))
+    if entry.kind == EntryKind.APPROVAL:
+        said = PLAIN.decode(entry.body, "approval")
+        return ApprovalEvent(**common, step=entry.key, granted=said.get("granted", False), arguments=said.get("arguments"))
+    if entry.kind == EntryKind.BUDGET:
+        said = PLAIN.decode(entry.body, "budget")
+        return BudgetEvent(**common, account=said["account"], **said["limit"])
+    phase = _phase(entry)
+    return None if phase is None else StepEvent(**common, step=entry.key, phase=phase, attempt=entry.attempt)
+
+
+def _phase(entry: Entry) -> Phase | None:
     if entry.kind == EntryKind.INTENT:
-        phase = "retrying" if entry.attempt > 1 else "started"
-    elif entry.kind in (EntryKind.RESULT, EntryKind.SIGNAL):
-        phase = "finished"
-    elif entry.kind == EntryKind.ERROR:
-        phase = "failed"
-    else:
-        return None
-    return StepEvent(**common, step=entry.key, phase=phase, attempt=entry.attempt)
+        return "retrying" if entry.attempt > 1 else "started"
+    if entry.kind in (EntryKind.RESULT, EntryKind.SIGNAL):
+        return "finished"
+    return "failed" if entry.kind == EntryKind.ERROR else None
 
 
 class EventStream:
@@ -92,9 +148,9 @@ class EventStream:
 
     def __init__(self, store: RunStore, hub: Hub, run_id: str, after: int) -> None:
         self._store, self._hub, self._run_id, self._after = store, hub, run_id, after
-        self._events: AsyncIterator[StatusChanged | StepEvent | Progress] | None = None
+        self._events: AsyncIterator[RunEvent] | None = None
 
-    def __aiter__(self) -> AsyncIterator[StatusChanged | StepEvent | Progress]:
+    def __aiter__(self) -> AsyncIterator[RunEvent]:
         if self._events is None:
             self._events = self._follow()
         return self._events
@@ -107,7 +163,7 @@ class EventStream:
         if close is not None:
             await close()
 
-    async def _follow(self) -> AsyncIterator[StatusChanged | StepEvent | Progress]:
+    async def _follow(self) -> AsyncIterator[RunEvent]:
         after = self._after
         with self._hub.watch(self._run_id, journal=True) as watcher:
             while True:

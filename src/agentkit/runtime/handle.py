@@ -12,8 +12,10 @@ from pydantic import BaseModel
 
 from agentkit import telemetry
 from agentkit.agents.base import output_codec
+from agentkit.durable.approval import APPROVAL
 from agentkit.durable.codec import PLAIN, fields_of
 from agentkit.durable.identity import short_name
+from agentkit.durable.steps import AFTER_A_CRASH
 from agentkit.errors import (
     InvalidInput,
     NotSerialisable,
@@ -32,10 +34,12 @@ from agentkit.runtime.events import EventStream, Status
 from agentkit.runtime.hub import POLL_S
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pydantic import JsonValue
 
     from agentkit.agents.base import AnyAgent, Signal
-    from agentkit.ports.records import Run
+    from agentkit.ports.records import Entry, Run
     from agentkit.runtime.engine import Engine
     from agentkit.runtime.hub import Hub
 
@@ -99,6 +103,19 @@ def error_of(row: Run) -> Exception:
     if said.get("step"):
         return StepError(kind, message, said["step"], row.run_id)
     return RunError(kind, message, row.run_id)
+
+
+def asking_steps(entries: Iterable[Entry]) -> dict[str, str]:
+    """The steps that somebody may have to answer for, by key, each with the word of its question."""
+    asking: dict[str, str] = {}
+    for entry in entries:
+        if entry.kind == EntryKind.INTENT:
+            asking[entry.key] = AFTER_A_CRASH.word
+        elif entry.kind == EntryKind.APPROVAL and not fields_of(entry.body).get("granted"):
+            asking[entry.key] = APPROVAL.word
+        elif entry.kind in (EntryKind.RESULT, EntryKind.ERROR, EntryKind.VOID, EntryKind.APPROVAL):
+            asking.pop(entry.key, None)
+    return asking
 
 
 class RunHandle(Generic[O_co]):
@@ -187,27 +204,24 @@ class RunHandle(Generic[O_co]):
         await self._send("cancel", "cancel", PLAIN.encode({"reason": reason}, "reason"))
 
     async def resolve(self, step: str, answer: Literal["done", "rerun", "fail"], /, *, result: JsonValue = None) -> None:
-        """Say what became of an effect that a crash left unknown: `step` by its name or full key.
+        """Answer for a step that asks: `step` by its name or full key.
 
+        Of an effect that a crash left unknown: it was `done` (with its result), `rerun` it, or `fail`. Of a tool with `approve=True`,
+        before it starts: `rerun` approves it, `fail` refuses it (the result says why), `done` gives the result of who did it by hand.
         Raises `InvalidInput` when no such step asks.
         """
-        key = await self._asking(step)
+        topic = await self._asking(step)
         body = json.dumps({"answer": answer, "result": result}).encode()
-        await self._send(uuid4().hex, f"resolve:{key}", body)
+        await self._send(uuid4().hex, topic, body)
 
     async def _asking(self, step: str) -> str:
         row = await self._row()
-        unknown: dict[str, None] = {}
-        for entry in await self._engine.store.load(row.run_id):
-            if entry.kind == EntryKind.INTENT:
-                unknown[entry.key] = None
-            elif entry.kind in (EntryKind.RESULT, EntryKind.ERROR, EntryKind.VOID):
-                unknown.pop(entry.key, None)
-        fits = [key for key in unknown if step in (key, short_name(key))]
+        asking = asking_steps(await self._engine.store.load(row.run_id))
+        fits = [key for key in asking if step in (key, short_name(key))]
         if len(fits) != 1:
-            asking = ", ".join(unknown) or "none"
-            raise InvalidInput(f"resolve of run {row.run_id!r}", f"{len(fits)} steps fit {step!r}; open are: {asking}")
-        return fits[0]
+            listed = ", ".join(asking) or "none"
+            raise InvalidInput(f"resolve of run {row.run_id!r}", f"{len(fits)} steps fit {step!r}; open are: {listed}")
+        return f"{asking[fits[0]]}:{fits[0]}"
 
     async def _send(self, message_id: str, topic: str, body: bytes) -> str:
         with telemetry.span(telemetry.SIGNAL, {telemetry.RUN_ID: self._run_id, telemetry.TOPIC: topic}) as span:

@@ -23,7 +23,10 @@ class Registry:
                 self.add(agent)
 
     def add(self, agent: AnyAgent) -> None:
-        """Enter a class. Raises `InvalidSetting` when another class has its name and version, TypeError when it is still generic."""
+        """Enter a class, and those that it reaches: its `specialists`, `agents` and `handoffs`.
+
+        Raises `InvalidSetting` when another class has its name and version, TypeError when it is still generic.
+        """
         for codec_of_agent in (input_codec, output_codec):
             codec_of_agent(agent)
         for version in (agent.version, *agent.continues):
@@ -32,6 +35,9 @@ class Registry:
                 raise InvalidSetting("agents", served_by(agent), f"both {_path(before)} and {_path(agent)} have this name and version")
             if before is None or version == agent.version:
                 self._agents[agent.name, version] = agent
+        for reached in _reached(agent):
+            if not self.knows(reached):
+                self.add(reached)
 
     def find(self, name: str, version: str | None = None) -> AnyAgent:
         """The class that runs `name@version`; without a version the one added last. Raises `UnknownAgent`."""
@@ -71,6 +77,11 @@ def _classes(given: AnyAgent | ModuleType | str) -> list[AnyAgent]:
     if not _is_agent(given):
         raise InvalidSetting("agents", given, "give Agent subclasses (not instances), modules, or strings like 'app.agents:Review'")
     return [given]
+
+
+def _reached(agent: AnyAgent) -> list[AnyAgent]:
+    """The classes that an agent's own attributes name, by which it runs children or hands over."""
+    return [one for name in ("specialists", "agents", "handoffs") for one in getattr(agent, name, ()) if _is_agent(one)]
 
 
 def _is_agent(given: Any) -> bool:

@@ -5,18 +5,26 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from functools import partial
+from functools import cached_property, partial
+from os import PathLike, fspath
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, overload
 
 import anyio
+import anyio.to_thread
 
 from agentkit import plugins
 from agentkit.agents.base import Agent, AnyAgent
+from agentkit.agents.meta import NOBODY
+from agentkit.agents.services import Services
+from agentkit.agents.tenants import Tenants, TenantSource
 from agentkit.clock import SYSTEM, Clock
 from agentkit.durable.execution import Limits
 from agentkit.errors import InvalidSetting, Misuse
+from agentkit.inference.budgets import Budget, Budgets
+from agentkit.later import Later
 from agentkit.ports.records import RunQuery, RunStatus
+from agentkit.resilience.state import PolicyState
 from agentkit.runtime import serverless, submission
 from agentkit.runtime.activation import PUBLIC
 from agentkit.runtime.creation import Creation
@@ -26,6 +34,7 @@ from agentkit.runtime.events import Status
 from agentkit.runtime.handle import RunHandle, RunInfo, info_of
 from agentkit.runtime.hub import Hub
 from agentkit.runtime.queues import Queues
+from agentkit.runtime.quotas import Quotas
 from agentkit.runtime.registry import Registry
 from agentkit.runtime.settings import Settings, checked, from_env
 from agentkit.runtime.stall import StallWatch
@@ -37,10 +46,18 @@ from agentkit.runtime.worker import Answers, Worker, drain
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
+    from agentkit.agents.chat import ChatAgent
+    from agentkit.agents.meta import Principal
+    from agentkit.agents.session import Session, Sessions
+    from agentkit.inference import models as inference
+    from agentkit.inference.models import Models
     from agentkit.ports.limits import LimitStore
     from agentkit.ports.queue import Queue
     from agentkit.ports.runs import RunStore
     from agentkit.ports.values import ValueStore
+    from agentkit.runtime import session as sessions
+else:
+    inference, sessions = Later("agentkit.inference.models"), Later("agentkit.runtime.session")
 
 I = TypeVar("I")  # noqa: E741 - input and output, as everywhere in the API
 O = TypeVar("O")  # noqa: E741
@@ -59,7 +76,9 @@ class Runtime:
         state: URL of the run store, or the object: `memory://`, `sqlite:///agents.db`.
         queue, values, limits: likewise; None: the same as `state`.
         agents: what this process knows: classes, modules, `"app.agents"`, `"app.agents:Review"`.
+        models: the models that agents name: `Models`, a mapping of names to engines, or the path of a TOML file, which is read on entering.
         lifespan: the app's own resources by type, entered once per process; steps get them with `ctx.get(Type)`.
+        tenants: what each tenant may use: a mapping, or an async function that finds a tenant by its id.
         worker: also execute queued runs here: all, or `["review@4", "embed"]`.
         concurrency: runs at a time.
         max_waiting: runs that may wait here for a slot; more are refused with `Overloaded`.
@@ -80,7 +99,9 @@ class Runtime:
         values: str | ValueStore | None = None,
         limits: str | LimitStore | None = None,
         agents: Iterable[AnyAgent | ModuleType | str] = (),
+        models: Models | Mapping[str, object] | str | PathLike[str] | None = None,
         lifespan: Lifespan | None = None,
+        tenants: TenantSource | None = None,
         worker: bool | Sequence[str] = False,
         concurrency: int | None = None,
         max_waiting: int | None = None,
@@ -88,11 +109,16 @@ class Runtime:
     ) -> None:
         urls = {"state": state, "queue": queue, "values": values, "limits": limits}
         given = {name: url for name, url in urls.items() if isinstance(url, str)} | {"concurrency": concurrency, "max_waiting": max_waiting}
+        if isinstance(models, str | PathLike):
+            given["models"] = fspath(models)
         base = settings.model_dump() if settings is not None else {}
         self.settings = checked(base | {name: value for name, value in given.items() if value is not None})
         self.registry = Registry([*agents, *plugins.agents()])
         self._given = {name: port for name, port in urls.items() if port is not None and not isinstance(port, str)}
+        made = inference.Models(models) if isinstance(models, Mapping) else models
+        self._models = None if isinstance(made, str | PathLike) else made
         self._lifespan = lifespan
+        self.tenants = Tenants(tenants, self.clock)
         self._worker: Only = worker
         self._door = Door()
         self._stack: AsyncExitStack | None = None
@@ -109,15 +135,16 @@ class Runtime:
         cls,
         *,
         agents: Iterable[AnyAgent | ModuleType | str] = (),
+        models: Models | Mapping[str, object] | str | PathLike[str] | None = None,
         lifespan: Lifespan | None = None,
+        tenants: TenantSource | None = None,
         worker: bool | Sequence[str] | None = None,
     ) -> Self:
         """A runtime by `AGENTKIT_*`; an unknown variable of that prefix raises `InvalidSetting`."""
         settings = from_env()
         listed = [name.strip() for name in settings.agents.split(",") if name.strip()]
-        return cls(
-            agents=[*agents, *listed], lifespan=lifespan, worker=_only(settings.worker) if worker is None else worker, settings=settings
-        )
+        only = _only(settings.worker) if worker is None else worker
+        return cls(agents=[*agents, *listed], models=models, lifespan=lifespan, tenants=tenants, worker=only, settings=settings)
 
     def _port(self, port: str, setting: str) -> Any:
         given = self._given.get(setting)
@@ -140,13 +167,17 @@ class Runtime:
             for port in (self.store, self.tickets, self.values, self.limits):
                 await port.open()
                 stack.push_async_callback(port.aclose)
+            policies = PolicyState(self.clock, limits=self.limits, values=self.values)
+            if self._models is None and self.settings.models is not None:
+                self._models = await anyio.to_thread.run_sync(partial(inference.Models.from_file, self.settings.models, clock=self.clock))
+            self._bound = await stack.enter_async_context((self._models or inference.Models()).seen_by(state=policies))
             resources: Mapping[type[Any], object] = {}
             if self._lifespan is not None:
                 resources = await stack.enter_async_context(self._lifespan())
             tasks = anyio.create_task_group()
             await tasks.__aenter__()
             try:
-                await self._start(tasks, resources)
+                await self._start(tasks, resources, policies)
             except BaseException:
                 tasks.cancel_scope.cancel()
                 await tasks.__aexit__(*sys.exc_info())
@@ -155,9 +186,10 @@ class Runtime:
             self._stack = stack.pop_all()
         return self
 
-    async def _start(self, tasks: anyio.abc.TaskGroup, resources: Mapping[type[Any], object]) -> None:
+    async def _start(self, tasks: anyio.abc.TaskGroup, resources: Mapping[type[Any], object], policies: PolicyState) -> None:
         self._tasks = tasks
         self._hub = Hub(self.store)
+        self.quotas = Quotas(self.store, self.tenants, self.clock)
         self.creation = Creation(self.store)
         self._answers = Answers(self.tickets)
         self._stall = StallWatch(warn_s=self.settings.stall_warn_s)
@@ -169,6 +201,14 @@ class Runtime:
             limits=self.run_limits,
             registry=self.registry,
             hub=self._hub,
+            services=Services(
+                models=self._bound,
+                tenants=self.tenants,
+                budgets=Budgets(self.values, self.clock),
+                values=self.values,
+                policies=policies,
+                sessions=self.sessions,
+            ),
             alive=lambda: self._stall.quiet_s() < self.settings.stall_limit_s,
             answer=self._answers.add,
         )
@@ -178,7 +218,7 @@ class Runtime:
         engine.kinds = [f"{name}@{v}" for name, versions in self.registry.serves(only).items() for v in versions] if self._worker else ()
         engine.make_handle = lambda run_id, agent: RunHandle[Any](engine, self._hub, run_id, agent)
         self._sweeper = Sweeper(engine)
-        worker = Worker(engine, self._answers, self.clock, only=only)
+        worker = Worker(engine, self._answers, self.clock, only=only, quotas=self.quotas if self.tenants.bounded else None)
         await tasks.start(engine.run, tasks)
         for loop in (self._stall.run, self._hub.run, self._answers.run, self._sweeper.run, worker.work_locals, worker.renew):
             tasks.start_soon(loop)
@@ -226,10 +266,29 @@ class Runtime:
             raise Misuse("enter the Runtime first: async with runtime: …")
         return self._engine
 
+    @cached_property
+    def sessions(self) -> Sessions:
+        """The sessions of its agents; `session` opens one of them."""
+        return sessions.sessions_of(self)
+
+    @property
+    def models(self) -> Models:
+        """The models, for calls outside of any run: they share the limits of those inside. Raises `Misuse` outside of `async with`."""
+        return self.engine.services.models
+
     # Runs
 
     async def run(
-        self, agent: type[Agent[I, O]], input: I, /, *, run_id: str | None = None, tenant: str = "", timeout_s: float | None = None
+        self,
+        agent: type[Agent[I, O]],
+        input: I,
+        /,
+        *,
+        run_id: str | None = None,
+        tenant: str = "",
+        principal: Principal | None = None,
+        budget: Budget | None = None,
+        timeout_s: float | None = None,
     ) -> O:
         """Run an agent here and now, durably, and return its result; its children run here too.
 
@@ -237,13 +296,16 @@ class Runtime:
 
         Args:
             run_id: the idempotency key of the whole run: 1 to 400 bytes without control characters. Default: random.
+            principal: on whose behalf it acts, and its children: tools check its permissions.
+            budget: what it and its children may spend.
             timeout_s: after it the run fails with `RunTimeout`, wherever it is.
 
         Raises:
-            RunConflict, InvalidInput, Overloaded: nothing was started.
+            RunConflict, InvalidInput, UnknownTenant, Overloaded: nothing was started.
             RunError, RunCancelled: as `RunHandle.result`.
         """
-        row = await submission.start_here(self, agent, input, run_id=run_id, tenant=tenant, timeout_s=timeout_s)
+        asked = submission.Asked(tenant=tenant, principal=principal, budget=budget, timeout_s=timeout_s)
+        row = await submission.start_here(self, agent, input, run_id, asked)
         return await RunHandle[O](self.engine, self._hub, row.run_id, agent, row).result()
 
     async def submit(
@@ -254,6 +316,8 @@ class Runtime:
         *,
         run_id: str | None = None,
         tenant: str = "",
+        principal: Principal | None = None,
+        budget: Budget | None = None,
         priority: Priority = "normal",
         delay_s: float = 0,
         key: str = "",
@@ -263,26 +327,38 @@ class Runtime:
         """Store a run and queue it for any worker. The same id, agent and input again is the same run.
 
         Args:
+            principal, budget: as in `run`.
             delay_s: do not start it before; kept in the run store, so it survives the queue.
             key: runs of one key run one at a time, in order, where the queue supports it (a parked run does not hold its key).
             within: your own SQLAlchemy `AsyncConnection` or `AsyncSession` on the database that holds the runs: the run is there when
                 your transaction commits, and never was if it does not. A sweep finds it, within an eighth of a lease.
 
         Raises:
-            RunConflict, InvalidInput: nothing was stored.
+            RunConflict, InvalidInput, UnknownTenant: nothing was stored.
+            Overloaded: the tenant has `max_queued` runs waiting. Nothing was stored.
             InvalidSetting: `within` is no such transaction, is on another database, or this store has none. Nothing was stored.
             QueueFull: the run is stored and is queued when there is room; submitting it again is safe.
         """
-        handles = await submission.submit(
-            self, agent, {run_id: input}, tenant=tenant, priority=priority, delay_s=delay_s, key=key, timeout_s=timeout_s, within=within
+        asked = submission.Asked(
+            tenant=tenant, principal=principal, budget=budget, priority=priority, delay_s=delay_s, key=key, timeout_s=timeout_s
         )
-        return handles[0]
+        return (await submission.submit(self, agent, {run_id: input}, asked, within))[0]
 
     async def submit_many(
-        self, agent: type[Agent[I, O]], inputs: Mapping[str, I], /, *, tenant: str = "", priority: Priority = "normal"
+        self,
+        agent: type[Agent[I, O]],
+        inputs: Mapping[str, I],
+        /,
+        *,
+        tenant: str = "",
+        principal: Principal | None = None,
+        budget: Budget | None = None,
+        priority: Priority = "normal",
+        within: object = None,
     ) -> list[RunHandle[O]]:
-        """`submit` for many, `run_id -> input`, in batches. Raises as `submit`; the batches before were stored."""
-        return await submission.submit(self, agent, inputs, tenant=tenant, priority=priority)
+        """`submit` for many, `run_id -> input`, in batches; each gets the budget. Raises as `submit`; the batches before were stored."""
+        asked = submission.Asked(tenant=tenant, principal=principal, budget=budget, priority=priority)
+        return await submission.submit(self, agent, inputs, asked, within)
 
     @overload
     def handle(self, run_id: str, /) -> RunHandle[JsonValue]: ...
@@ -291,6 +367,17 @@ class Runtime:
     def handle(self, run_id: str, agent: type[Agent[Any, Any]] | None = None, /) -> RunHandle[Any]:
         """A run by its id, wherever it runs; no I/O. Without the agent its result is plain JSON."""
         return RunHandle(self.engine, self._hub, run_id, agent)
+
+    def session(self, agent: type[ChatAgent[O]], session_id: str, /, *, tenant: str = "", principal: Principal | None = None) -> Session[O]:
+        """One user's conversation with an agent, by an id that the app chooses; no I/O.
+
+        Its messages are answered one after the other, by whichever workers there are, each knowing what was said before.
+
+        Args:
+            session_id: 1 to 200 bytes of printable text. Another agent or tenant with the same id has another conversation.
+            principal: on whose behalf what is sent through this object runs.
+        """
+        return self.sessions.open(agent, session_id, tenant=tenant, principal=principal or NOBODY)
 
     async def runs(
         self,

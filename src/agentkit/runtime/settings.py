@@ -22,9 +22,11 @@ class Settings(BaseModel, frozen=True, extra="forbid", defer_build=True):
     queue: str | None = None  # None: the same URL as state
     values: str | None = None
     limits: str | None = None
+    models: str | None = None  # path of a TOML file; None: models, if any, are given as objects
     agents: str = ""  # "app.agents,app.more:Review": for `agentkit worker` without an app object
     worker: str = ""  # "1" or "all": work here too; "review@4,embed": only these
     concurrency: int = Field(default=64, ge=1, le=100_000)  # runs at a time; agents mostly wait, so more than cores
+    threads: int = Field(default=40, ge=1, le=10_000)  # sync steps at a time: they wait for files and servers more than they compute
     max_waiting: int = Field(default=1024, ge=0)  # beyond it the caller had better hear "no" than wait minutes
     lease_s: float = Field(default=10.0, gt=0, le=3600)  # a busy SQLite file delays a beat by seconds (measured 1.2 s)
     grace_s: float = Field(default=20.0, ge=0)  # under the 30 s that Kubernetes gives before it kills

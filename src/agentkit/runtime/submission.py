@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from uuid import uuid4
 
 from agentkit import telemetry
 from agentkit.agents.base import encode_input
+from agentkit.agents.meta import NOBODY, Principal, RunMeta
 from agentkit.durable.codec import PLAIN
 from agentkit.durable.identity import short_name
 from agentkit.errors import InvalidKey, InvalidSetting, Overloaded, RunConflict, RunNotFound, UnknownAgent
+from agentkit.inference.budgets import Budget
 from agentkit.ports.records import NewRun, RunStatus
 from agentkit.runtime.engine import ticket_of
 
@@ -51,22 +54,51 @@ def new_run(runtime: Runtime, agent: AnyAgent, value: object, run_id: str | None
     )
 
 
-def _deadline(runtime: Runtime, timeout_s: float | None) -> float | None:
-    return None if timeout_s is None else runtime.clock.time() + timeout_s
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """How runs are to be made, beside their agent and input."""
+
+    tenant: str = ""
+    principal: Principal | None = None
+    budget: Budget | None = None
+    priority: Priority = "normal"
+    delay_s: float = 0.0
+    key: str = ""
+    timeout_s: float | None = None
+    session: str = ""
 
 
-async def start_here(
-    runtime: Runtime, agent: type[Agent[I, O]], value: I, *, run_id: str | None, tenant: str, timeout_s: float | None
-) -> Run:
+def requested(runtime: Runtime, agent: AnyAgent, value: object, asked: Asked, *, run_id: str | None, version: str) -> NewRun:
+    """The row of a run as it was asked for."""
+    run_id = uuid4().hex if run_id is None else run_id
+    turn = run_id if asked.session else ""
+    meta = RunMeta(principal=asked.principal or NOBODY, session=asked.session, turn=turn).with_budget(run_id, asked.budget)
+    return new_run(
+        runtime,
+        agent,
+        value,
+        run_id,
+        version,
+        tenant=asked.tenant,
+        priority=PRIORITIES[asked.priority],
+        delay_s=asked.delay_s,
+        key=asked.key,
+        deadline=None if asked.timeout_s is None else runtime.clock.time() + asked.timeout_s,
+        meta=meta.write(),
+    )
+
+
+async def start_here(runtime: Runtime, agent: type[Agent[I, O]], value: I, run_id: str | None, asked: Asked) -> Run:
     """Create a run for this process, or find it."""
     engine = runtime.engine
     if len(engine.locals) + engine.arriving - max(0, engine.free()) >= runtime.settings.max_waiting:
         raise Overloaded("this runtime", runtime.settings.max_waiting, 1.0)
-    run = new_run(runtime, agent, value, run_id, agent.version, tenant=tenant, deadline=_deadline(runtime, timeout_s), held=True)
+    run = requested(runtime, agent, value, asked, run_id=run_id, version=agent.version)._replace(held=True)
     engine.local_roots.add(run.run_id)
     engine.arriving += 1  # a thousand calls in one turn of the event loop are a thousand waiting runs, though none is stored yet
     try:
-        row = _checked(run, *(await runtime.creation.create([run]))[0])
+        async with runtime.quotas.starting(asked.tenant):
+            row = _checked(run, *(await runtime.creation.create([run]))[0])
         if row.status == RunStatus.READY:
             await engine.dispatch([ticket_of(row)], local=True)
     finally:
@@ -81,41 +113,21 @@ def _checked(run: NewRun, answer: str, row: Run | None) -> Run:
 
 
 async def submit(
-    runtime: Runtime,
-    agent: type[Agent[I, O]],
-    inputs: Mapping[Any, I],
-    *,
-    tenant: str,
-    priority: Priority,
-    delay_s: float = 0,
-    key: str = "",
-    timeout_s: float | None = None,
-    within: object = None,
+    runtime: Runtime, agent: type[Agent[I, O]], inputs: Mapping[Any, I], asked: Asked, within: object = None
 ) -> list[RunHandle[O]]:
     """Create and queue runs in batches; `within` a transaction of the caller's they are created, and a sweep queues them."""
-    if priority not in PRIORITIES:
-        raise InvalidSetting("priority", priority, f"one of {', '.join(PRIORITIES)}")
+    if asked.priority not in PRIORITIES:
+        raise InvalidSetting("priority", asked.priority, f"one of {', '.join(PRIORITIES)}")
     make_handle = runtime.engine.make_handle  # outside of `async with` this raises, before anything is stored
     weights = await rollout_of(runtime, agent.name)
-    deadline = _deadline(runtime, timeout_s)
-    with telemetry.span(telemetry.SUBMIT, {telemetry.AGENT: agent.name, telemetry.TENANT: tenant, telemetry.COUNT: len(inputs)}):
+    with telemetry.span(telemetry.SUBMIT, {telemetry.AGENT: agent.name, telemetry.TENANT: asked.tenant, telemetry.COUNT: len(inputs)}):
         runs = [
-            new_run(
-                runtime,
-                agent,
-                value,
-                run_id,
-                pick(weights, str(run_id)) or agent.version,
-                tenant=tenant,
-                priority=PRIORITIES[priority],
-                delay_s=delay_s,
-                key=key,
-                deadline=deadline,
-            )
+            requested(runtime, agent, value, asked, run_id=run_id, version=pick(weights, asked.session or str(run_id)) or agent.version)
             for run_id, value in inputs.items()
         ]
-        for i in range(0, len(runs), BATCH):
-            await (_queue(runtime, runs[i : i + BATCH]) if within is None else _create_within(runtime, within, runs[i : i + BATCH]))
+        async with runtime.quotas.queueing(asked.tenant, len(runs)):
+            for i in range(0, len(runs), BATCH):
+                await (_queue(runtime, runs[i : i + BATCH]) if within is None else _create_within(runtime, within, runs[i : i + BATCH]))
     return [make_handle(run.run_id, agent) for run in runs]
 
 

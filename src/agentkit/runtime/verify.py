@@ -66,6 +66,8 @@ class _DryHost:
         self.clock: Clock = runtime.clock
         self.limits: Limits = runtime.run_limits
         self.resources: Mapping[type[Any], object] = {}
+        self.services: Any = runtime.engine.services
+        self.threads = anyio.CapacityLimiter(1)
         self._runtime = runtime
 
     async def fresh(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import anyio
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 
     from agentkit.clock import Clock
     from agentkit.ports.queue import Lease, Queue
+    from agentkit.runtime.quotas import Quotas
 
 log = logging.getLogger("agentkit.worker")
 
 BATCH = 100  # tickets of one lease: near the time of one commit
 WAIT_S = 1.0  # of one lease call on an empty queue
 LET_GO_S = 10.0  # after the cut: a store that takes no release must not keep a process from ending
+FULL_S = 1.0  # until a tenant that has its share of this process is asked about again
 LATER_S = 5.0  # until somebody else is asked about an agent that we do not know
 
 
@@ -63,14 +66,14 @@ class Answers:
         elif answer == "give_back":
             await self._queue.give_back(leases)
         else:
-            await self._queue.give_back(leases, delay_s=LATER_S)
+            await self._queue.give_back(leases, delay_s=FULL_S if answer == "full" else LATER_S)
 
 
 class Worker:
     """The loops of a worker around an engine."""
 
-    def __init__(self, engine: Engine, answers: Answers, clock: Clock, *, only: Sequence[str] = ()) -> None:
-        self._engine, self._answers, self._clock, self.only = engine, answers, clock, only
+    def __init__(self, engine: Engine, answers: Answers, clock: Clock, *, only: Sequence[str] = (), quotas: Quotas | None = None) -> None:
+        self._engine, self._answers, self._clock, self.only, self._quotas = engine, answers, clock, only, quotas
 
     async def work_locals(self) -> None:
         """Claim the runs that `Runtime.run` started here, and their children."""
@@ -102,7 +105,7 @@ class Worker:
             if leases:
                 telemetry.TICKETS_LEASED.add(len(leases))
                 telemetry.span_of_the_past(telemetry.LEASE, began_ns, {telemetry.WORKER: engine.worker_id, telemetry.COUNT: len(leases)})
-                await self._take(await self._fit(leases))
+                await self._take(await self._within_quotas(await self._fit(leases)))
 
     async def _lease(self, kinds: set[str]) -> list[Lease]:
         """Tickets for the free slots. A drain cuts the wait short: else it would be given the tickets that it gives back."""
@@ -129,6 +132,21 @@ class Worker:
             await self._engine.queue.bury([lease], reason)
             telemetry.RUNS_BURIED.add(1, {telemetry.AGENT: lease.ticket.kind})
         return held
+
+    async def _within_quotas(self, held: list[Held]) -> list[Held]:
+        """Those whose tenants may have another run at work here; the others go back to the queue for a while."""
+        if self._quotas is None:
+            return held
+        at_work = Counter(activation.run.tenant for activation, _ in self._engine.active.values())
+        taken: list[Held] = []
+        for h in held:
+            tenant = h.ticket.tenant
+            if h.lease is None or await self._quotas.has_place(tenant, at_work[tenant]):
+                at_work[tenant] += 1
+                taken.append(h)
+            else:
+                self._answers.add(h.lease, "full")
+        return taken
 
     async def _take(self, held: Sequence[Held], *, alone: bool = False) -> None:
         engine = self._engine
