@@ -147,11 +147,11 @@ async def test_a_flush_that_is_refused_leaves_nothing_behind_in_memory(store: Sq
 async def test_a_flush_whose_commit_failed_leaves_nothing_behind_in_memory(store: SqlRuns, monkeypatch: pytest.MonkeyPatch) -> None:
     await claimed(store)
     await flushed(store, 1)
-    carry_out = Owner._carry_out
+    carry_out = vars(Owner)["_carry_out"]
 
     def failing(owner: Owner, jobs: list[Job[Any]]) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(owner, "_connection", Uncommitted(owner._connection))
+            patch.setattr(owner, "_connection", Uncommitted(vars(owner)["_connection"]))
             carry_out(owner, jobs)
 
     with monkeypatch.context() as patch:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 
 from anyio.lowlevel import checkpoint
 
@@ -393,7 +392,7 @@ class ForkStartsAtFenceZero(InMemoryRuns):
 @breaks("a_delayed_run_waits_for_its_time")
 class DelaysIgnored(InMemoryRuns):
     def _create(self, new: NewRun) -> Created:
-        return super()._create(replace(new, delay_s=0.0))
+        return super()._create(new._replace(delay_s=0.0))
 
 
 @breaks(

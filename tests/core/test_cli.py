@@ -169,7 +169,7 @@ def test_a_fork_goes_on_from_a_step(app: Any) -> None:
 def test_resolve_says_which_steps_are_open_when_none_fits(app: Any) -> None:
     done = agentkit("runs", "resolve", "contract-17", "file", "done", *STATE)
     assert (done.exit_code, "open are: none" in done.stderr) == (1, True)
-    assert agentkit("runs", "resolve", "contract-17", "file", "fail", "--result", "1", *STATE).exit_code == 2
+    assert agentkit("runs", "resolve", "contract-17", "file", "rerun", "--result", "1", *STATE).exit_code == 2
 
 
 def test_the_queue_is_counted_and_its_dead_letters_are_listed(app: Any) -> None:

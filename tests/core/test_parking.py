@@ -249,3 +249,56 @@ async def test_frames_that_do_not_end_keep_the_claim_and_are_reported(caplog: py
         let_go.set()
         await rt.clock.advance(4000)
         assert (await handle.info()).status == "done"
+
+
+class Listens(Agent[None, str]):
+    """Hears two signals while a step of it goes on."""
+
+    first = Signal(str)
+    second = Signal(str)
+
+    async def run(self, ctx: Context, _: None, /) -> str:
+        ears = ctx.get(Ears)
+
+        async def hear(branch: Context) -> None:
+            await branch.wait_for(self.second)
+            ears.heard.set()
+
+        async def hold(branch: Context) -> None:
+            await branch.step("hold", ears.hold)
+
+        await ctx.gather(hear, hold)
+        return "heard"
+
+
+class Ears:
+    def __init__(self) -> None:
+        self.began, self.heard, self.release = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def hold(self) -> None:
+        self.began.set()
+        await self.release.wait()
+
+
+async def test_a_signal_that_comes_while_the_inbox_is_read_is_heard_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ears = Ears()
+    async with runtime(agents=[Listens], resources={Ears: ears}) as rt:
+        handle = await rt.submit(Listens, None, run_id="r")
+        read, reads = rt.store.inbox, 0
+
+        async def slow(run_id: str) -> Any:
+            nonlocal reads
+            reads += 1
+            found = await read(run_id)
+            if reads == 1:
+                await handle.signal(Listens.second, "now")
+            return found
+
+        monkeypatch.setattr(rt.store, "inbox", slow)
+        with anyio.fail_after(5):
+            await ears.began.wait()
+            await handle.signal(Listens.first, "look")
+            await ears.heard.wait()
+        ears.release.set()
+        await rt.settle()
+        assert await handle.result() == "heard"

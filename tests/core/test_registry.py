@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from agentkit import Agent, Context, InvalidSetting, UnknownAgent
+from agentkit import Agent, Context, InvalidSetting, Orchestrator, UnknownAgent
 from agentkit.runtime.registry import Registry, load
 
 T = TypeVar("T")
@@ -100,3 +100,32 @@ def test_a_worker_may_serve_some_by_name_or_by_name_and_version() -> None:
 def test_a_module_path_that_cannot_be_imported_says_why() -> None:
     with pytest.raises(InvalidSetting, match="cannot be imported: No module named 'no'"):
         load("no.such:thing")
+
+
+class Helper(Agent[str, int]):
+    async def run(self, ctx: Context, text: str, /) -> int:
+        return len(text)
+
+
+class Chief(Orchestrator[str, int]):
+    specialists = (Helper,)
+
+
+class Board(Orchestrator[str, int]):
+    specialists = (Chief, Helper)
+
+
+def test_classes_that_a_class_reaches_are_registered_along() -> None:
+    registry = Registry([Board])
+    assert registry.kinds() == ["board@1", "chief@1", "helper@1"]
+
+
+class Mirror(Orchestrator[str, int]):
+    """Asks itself."""
+
+
+Mirror.specialists = (Mirror,)
+
+
+def test_a_class_that_reaches_itself_is_registered_once() -> None:
+    assert Registry([Mirror]).kinds() == ["mirror@1"]

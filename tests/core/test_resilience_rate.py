@@ -64,8 +64,8 @@ def test_a_bucket_never_gives_out_more_than_its_burst_and_its_rate(events: list[
 
 @given(level=st.floats(-100, BURST), gap_s=st.floats(0, 1000))
 def test_a_bucket_fills_up_to_its_burst_and_a_clock_that_steps_back_takes_nothing(level: float, gap_s: float) -> None:
-    assert filled(Bucket(level, 5.0), 5.0 + gap_s, rate_per_s=RATE, burst=BURST).level == pytest.approx(min(BURST, level + RATE * gap_s))
-    assert filled(Bucket(level, 5.0), 0.0, rate_per_s=RATE, burst=BURST).level == level
+    assert filled(Bucket(level, 5.0), 5.0 + gap_s, rate_per_s=RATE, burst=BURST) == pytest.approx(min(BURST, level + RATE * gap_s))
+    assert filled(Bucket(level, 5.0), 0.0, rate_per_s=RATE, burst=BURST) == level
 
 
 async def test_requests_beyond_the_rate_wait_their_turn(clock: FakeClock, state: PolicyState) -> None:

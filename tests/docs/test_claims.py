@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -43,6 +45,37 @@ def test_every_row_of_the_promises_names_a_test() -> None:
     rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
 
     assert [row for row in rows if not PROMISE.search(row)] == []
+
+
+WHAT_HAPPENS = (ROOT / "docs/explanation/what-happens-when.md").read_text().partition("\n## ")[0]
+HAPPENINGS = [[cell.strip() for cell in line.strip("|").split("|")] for line in WHAT_HAPPENS.splitlines() if line.startswith("| ")][1:]
+ERROR = re.compile(r"`([A-Z][a-z]+[A-Z]\w+)`")
+KIND = re.compile(r"\b[A-Z]{3,}\b")
+
+
+def shown() -> dict[str, str]:
+    """The tests of what happens, by name."""
+    source = (ROOT / "tests/core/test_what_happens.py").read_text()
+    tests = [node for node in ast.parse(source).body if isinstance(node, ast.AsyncFunctionDef) and node.name.startswith("test_")]
+    return {test.name: ast.get_source_segment(source, test) or "" for test in tests}
+
+
+def shown_by(row: Sequence[str]) -> str:
+    """The name of the test that is the row."""
+    return "test_" + re.sub(r"\W+", "_", row[0].lower())
+
+
+def test_each_row_of_what_happens_is_a_test_and_each_test_a_row() -> None:
+    assert [shown_by(row) for row in HAPPENINGS] == list(shown())
+
+
+@pytest.mark.parametrize("row", HAPPENINGS, ids=[row[0] for row in HAPPENINGS])
+def test_what_a_row_of_what_happens_names_its_test_looks_at(row: Sequence[str]) -> None:
+    test = shown()[shown_by(row)]
+    said = [*ERROR.findall(" ".join(row[1:3])), *KIND.findall(row[5])]
+
+    assert len(row) == 6
+    assert [word for word in said if word not in test and word != "StepError"] == []
 
 
 def commands(page: Path) -> list[str]:

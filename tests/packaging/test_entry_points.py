@@ -10,14 +10,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DECLARED: dict[str, dict[str, str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
-PORTS = ["limits", "queue", "runs", "values"]
+PORTS = ["inference", "limits", "queue", "runs", "values"]
 
 
 def installed(group: str) -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=group) if entry.dist and entry.dist.name == "agentkit-async"}
 
 
-def test_each_port_of_a_store_has_its_group() -> None:
+def test_each_port_that_a_url_opens_has_its_group() -> None:
     assert sorted(DECLARED) == [f"agentkit.{port}" for port in PORTS]
 
 

@@ -204,11 +204,11 @@ def runtime() -> Runtime:
     made = Runtime.from_env(agents=AGENTS)
     if made.settings.state.startswith("sqlite"):
         _halt_inside_sweeps(made.store)
-        hand.stand_still = partial(_stand_still_between_transactions, made.store)
+        hand.stand_still = partial(stand_still_between_transactions, made.store)
     return made
 
 
-def _stand_still_between_transactions(store: Any) -> None:
+def stand_still_between_transactions(store: Any) -> None:
     """Stop in the thread that owns the file, where it has no transaction open: one would lock the file for everybody.
 
     That a process stopped inside a transaction does lock it has tests of its own, with points inside the sweep.

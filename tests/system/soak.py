@@ -2,7 +2,8 @@
 
     python -m tests.system.soak --minutes 10 --workers 4 --runs 2000 --store postgresql+redis
 
-Exit status 0 only when every run ended exactly once with the right result and no effect was repeated that must not be.
+Exit status 0 only when every run ended exactly once with the right result and no effect was repeated that must not be; with `--limits`,
+when no shared permit was given twice or lost.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from agentkit.errors import StoreUnavailable
 from agentkit.ports.records import Run, RunQuery, RunStatus
 from agentkit.testing.crash import Child, Crew
 from tests.servers.process import Server
-from tests.system import proof
+from tests.system import proof, soak_limits
 from tests.system.app import EFFECTS_FILE, Effects
 from tests.system.soak_app import ONCE, Job, Piece, result_of, signalled
 from tests.system.stores import STORES, place
@@ -293,20 +294,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pause-s", type=float, default=1.5, help="between two blows, on average (default 1.5)")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="for the order of the blows (default: random)")
     parser.add_argument("--store", choices=STORES, default="sqlite", help="where state lies, and after a + the tickets (default sqlite)")
+    parser.add_argument("--limits", action="store_true", help="kill the callers of a limit that they share, instead of workers")
     given = parser.parse_args(arguments)
+    console, folder = Console(), Path(tempfile.mkdtemp(prefix="agentkit-soak-"))
+    return _soak_limits(given, console, folder) if given.limits else _soak_runs(given, console, folder)
+
+
+def _soak_limits(given: argparse.Namespace, console: Console, folder: Path) -> int:
+    seconds, processes = given.minutes * 60, given.workers
+    plan = soak_limits.LimitPlan(
+        seconds=seconds, processes=processes, lease_s=given.lease_s, pause_s=given.pause_s, seed=given.seed, store=given.store
+    )
+    score = anyio.run(soak_limits.LimitSoak(plan, folder, console).run)
+    console.print(soak_limits.closing(plan, score))
+    return _say(console, score.faults, f"book and logs: {folder}")
+
+
+def _soak_runs(given: argparse.Namespace, console: Console, folder: Path) -> int:
     plan = Plan(
         seconds=given.minutes * 60, workers=given.workers, runs=given.runs, lease_s=given.lease_s, pause_s=given.pause_s, seed=given.seed,
         store=given.store,
     )  # fmt: skip
-    console = Console()
-    folder = Path(tempfile.mkdtemp(prefix="agentkit-soak-"))
     os.environ[EFFECTS_FILE] = str(folder / "effects.jsonl")
     score = anyio.run(Soak(plan, folder, console).run)
     console.print(closing(plan, score))
-    for fault in score.faults[:50]:
+    failed = _say(console, score.faults, f"store, side file and logs: {folder}")
+    return 1 if score.ended != plan.runs else failed
+
+
+def _say(console: Console, faults: Sequence[str], where: str) -> int:
+    for fault in faults[:50]:
         console.print(f"[red]{fault}", markup=True, soft_wrap=True)
-    console.print(f"store, side file and logs: {folder}")
-    return 1 if score.faults or score.ended != plan.runs else 0
+    console.print(where)
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

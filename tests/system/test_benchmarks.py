@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROWS = [
-    "lock-step", "jitter", "one-at-a-time", "history", "cpu", "queue", "runs", "latency", "import", "memory",
+    "lock-step", "jitter", "one-at-a-time", "history", "cpu", "resilience", "queue", "runs", "latency", "import", "memory",
     "postgresql", "mariadb", "redis", "redis-queue", "postgresql-queue", "mariadb-queue",
 ]  # fmt: skip
 

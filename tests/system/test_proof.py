@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,7 +37,7 @@ def test_an_honest_history_has_no_faults() -> None:
 
 
 def test_a_run_that_its_parents_end_cancelled_before_anybody_claimed_it_has_no_history() -> None:
-    assert faults_of(replace(row(RunStatus.CANCELLED), fence=0), [], []) == []
+    assert faults_of(row(RunStatus.CANCELLED)._replace(fence=0), [], []) == []
 
 
 @pytest.mark.parametrize(

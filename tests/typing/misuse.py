@@ -6,7 +6,7 @@ from typing import assert_type
 from branches import Buy, Offer
 from reviewer import Approval, Clause, Document, Report, Review, ReviewClause, Verdict, judge
 
-from agentkit import Agent, Context, Need, Outcomes, RunHandle, Runtime, Signal
+from agentkit import Agent, Context, Need, Outcomes, RunHandle, Runtime, Signal, StepContext, tool
 
 
 async def inferred(rt: Runtime, ctx: Context, doc: Document, clause: Clause) -> None:
@@ -41,3 +41,19 @@ class Bad(Agent[str, int]):
 
     async def run(self, ctx: Context, x: int) -> int:  # rejected
         return x
+
+
+@tool
+async def pay(step: StepContext, order: str, cents: int) -> str:
+    return f"{order}:{cents}"
+
+
+async def rejected_tools(ctx: Context, step: StepContext) -> None:
+    assert_type(await ctx.step("s", pay, "17", 3), str)
+    await ctx.step("s", pay, 17, 3)  # rejected
+    await ctx.step("s", pay, "17")  # rejected
+    await pay(step, "17", "3")  # rejected
+    await pay("17", 3)  # rejected
+    tool(effect=True)(pay.fn)  # rejected
+    tool(executor="cloud")(pay.fn)  # rejected
+    pay.requires.add("more")  # rejected

@@ -107,6 +107,8 @@ async def follow(runtime: Runtime, run_id: str) -> Report:
                     print(event.step, event.phase)
                 case "progress":
                     print(event.data)
+                case _:
+                    pass
     return await handle.result(timeout_s=10)
 
 
