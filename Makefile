@@ -70,8 +70,8 @@ docs: $(VENV)/.stamp ## write docs/reference from the docstrings, then run every
 	$(BIN)/python scripts/reference.py
 	$(BIN)/python -m pytest -n auto tests/docs $(ARGS)
 
-examples: $(VENV)/.stamp ## run the tests of the examples
-	$(BIN)/python -m pytest tests/examples $(ARGS)
+examples: $(VENV)/.stamp ## run every example, twice: make examples ARGS=trip_planner
+	$(BIN)/python -m examples $(ARGS)
 
 changelog: $(VENV)/.stamp ## move changes/ into CHANGELOG.md: make changelog ARGS=0.2.0
 	$(BIN)/python scripts/changelog.py $(ARGS)
