@@ -24,12 +24,13 @@ from benchmarks.rows.latency import LatencyRow
 from benchmarks.rows.process import ImportRow, MemoryRow
 from benchmarks.rows.queue import QueueRow, RunsRow
 from benchmarks.rows.redis_queue import RedisQueueRow
+from benchmarks.rows.resilience import ResilienceRow
 from benchmarks.rows.servers import SERVER_ROWS
 from benchmarks.rows.sql_queue import SQL_QUEUE_ROWS
 
 ROWS: tuple[Row, ...] = (
-    LockStepRow(), JitterRow(), OneAtATimeRow(), GrowingRow(), CpuRow(), QueueRow(), RunsRow(), LatencyRow(), ImportRow(), MemoryRow(),
-    *SERVER_ROWS, RedisQueueRow(), *SQL_QUEUE_ROWS,
+    LockStepRow(), JitterRow(), OneAtATimeRow(), GrowingRow(), CpuRow(), ResilienceRow(), QueueRow(), RunsRow(), LatencyRow(),
+    ImportRow(), MemoryRow(), *SERVER_ROWS, RedisQueueRow(), *SQL_QUEUE_ROWS,
 )  # fmt: skip
 FOLDER = Path(".bench")  # on the disk of the checkout: a folder for temporary files may be in memory, where a sync costs nothing
 
