@@ -5,6 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from agentkit import Agent, Context, Settings, StepContext
+from agentkit.testing import runtime
 from agentkit.testing.clock import FakeClock
 
 
@@ -98,3 +100,24 @@ async def test_who_sleeps_on_another_thread_is_woken_too(clock: FakeClock) -> No
         while clock.sleepers == 0:  # noqa: ASYNC110  a sleeper on another loop cannot set an event of this one
             await anyio.sleep(0.001)
         await clock.advance(5.0)
+
+
+class Naps(Agent[int, int]):
+    """Takes its time in the body of a step."""
+
+    async def run(self, ctx: Context, seconds: int, /) -> int:
+        return await ctx.step("nap", nap, seconds)
+
+
+async def nap(step: StepContext, seconds: int) -> int:
+    await step.clock.sleep(seconds)
+    return seconds
+
+
+async def test_a_runtime_has_settled_when_its_places_are_taken_although_more_runs_wait() -> None:
+    async with runtime(agents=[Naps], settings=Settings(concurrency=1, grace_s=0.0)) as rt:
+        first, second = await rt.submit_many(Naps, {"first": 5, "second": 6})
+        await rt.settle()
+        assert [(await handle.info()).status for handle in (first, second)] == ["running", "queued"]
+        await rt.clock.advance(11)
+        assert [await handle.result() for handle in (first, second)] == [5, 6]
