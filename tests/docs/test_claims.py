@@ -111,10 +111,12 @@ def test_a_command_that_cannot_be_typed_is_found() -> None:
 
 
 @pytest.mark.timeout(120)
-def test_the_program_of_the_readme_says_what_it_promises_and_says_it_again(tmp_path: Path) -> None:
-    (block,) = blocks(ROOT / "README.md")
+def test_the_programs_of_the_readme_say_what_they_promise_and_say_it_again(tmp_path: Path) -> None:
+    review, support = blocks(ROOT / "README.md")
 
-    assert [run(block, tmp_path).stdout for _ in range(2)] == ["3 words, approved by ann\n"] * 2
+    assert [run(review, tmp_path).stdout for _ in range(2)] == ["3 words, approved by ann\n"] * 2
+    steps = "['model#1', 'look_up_order#1', 'model#2']"
+    assert run(support, tmp_path).stdout == f"It is on its way.\n{steps}\n"
 
 
 @pytest.mark.timeout(120)
