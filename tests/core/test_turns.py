@@ -19,6 +19,7 @@ from agentkit.durable.identity import digest
 from agentkit.inmemory.values import InMemoryValues
 from agentkit.ports.messages import Message
 from agentkit.ports.records import Run, RunStatus
+from tests.core.spenders import YieldingValues
 
 ids = st.sampled_from("abcdef")
 
@@ -117,22 +118,6 @@ def test_a_head_of_a_newer_version_is_read() -> None:
 
 
 # Writers who meet
-
-
-class YieldingValues(InMemoryValues):
-    """Gives way to others before and after each call, as a store behind a network does."""
-
-    async def get(self, keys: Sequence[str]) -> dict[str, Any]:
-        await anyio.lowlevel.checkpoint()
-        found = await super().get(keys)
-        await anyio.lowlevel.checkpoint()
-        return found
-
-    async def put(self, key: str, value: bytes, *, expected: int | None = None, ttl_s: float | None = None) -> int:
-        await anyio.lowlevel.checkpoint()
-        version = await super().put(key, value, expected=expected, ttl_s=ttl_s)
-        await anyio.lowlevel.checkpoint()
-        return version
 
 
 def process(values: InMemoryValues, **settings: Any) -> Turns:

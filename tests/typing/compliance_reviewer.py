@@ -4,9 +4,21 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from agentkit import Agent, Budget, Context, Done, Runtime, Signal, SignalTimeout, Tenant
-from agentkit.resilience.policy import Policy
-from agentkit.resilience.retry import Retry
+from agentkit import (
+    Agent,
+    Budget,
+    Context,
+    Done,
+    Need,
+    Outcomes,
+    Policy,
+    Retry,
+    Runtime,
+    Signal,
+    SignalTimeout,
+    StepContext,
+    Tenant,
+)
 
 DAY = 86_400.0
 
@@ -38,6 +50,11 @@ class Approval(BaseModel):
 
 def read_pdf(path: Path) -> list[Clause]:  # sync: runs on a thread
     return [Clause(id="1", text=path.name)]
+
+
+async def judge(step: StepContext, clause: Clause) -> Verdict:
+    await step.progress({"clause": clause.id})
+    return Verdict(clause=clause.id, risk="low")
 
 
 class Archive:
@@ -75,6 +92,15 @@ class Review(Agent[Document, Report]):
         return Report(verdicts=verdicts, approved_by=by)
 
 
+class Panel(Agent[Clause, int]):
+    async def run(self, ctx: Context, clause: Clause) -> int:
+        outcomes: Outcomes[Verdict] = await ctx.join(
+            {"a": ReviewClause.of(clause), "b": ReviewClause.of(clause)}, need=Need.at_least(1, within_s=60)
+        )
+        both: dict[str, Verdict] = await ctx.join({"a": ReviewClause.of(clause)})
+        return len(outcomes.good) + len(both)
+
+
 async def tenant(id: str) -> Tenant:
     return Tenant(id=id, weight=3, max_running=40, max_queued=20_000, budget_per_day=Budget(usd=50), models={"legal": "legal-eu"})
 
@@ -87,3 +113,24 @@ async def nightly(runtime: Runtime, folder: Path) -> None:
 
 async def approve(runtime: Runtime, doc: str, who: str) -> None:
     await runtime.handle(f"acme/{doc}", Review).signal(Review.approval, Approval(by=who, ok=True), id=f"{doc}:{who}")
+
+
+async def follow(runtime: Runtime, run_id: str) -> Report:
+    handle = runtime.handle(run_id, Review)
+    async with handle.events(after=3) as events:
+        async for event in events:
+            match event.type:
+                case "status":
+                    print(event.status)
+                case "step":
+                    print(event.step, event.phase)
+                case "progress":
+                    print(event.data)
+                case _:
+                    pass
+    return await handle.result(timeout_s=10)
+
+
+def django_view(runtime: Runtime, doc: Document) -> str:
+    handle = runtime.sync(runtime.submit, Review, doc, tenant="acme")
+    return handle.run_id

@@ -4,7 +4,7 @@ from functools import partial
 from typing import assert_type
 
 from branches import Buy, Offer
-from reviewer import Approval, Clause, Document, Report, Review, ReviewClause, Verdict, judge
+from compliance_reviewer import Approval, Clause, Document, Report, Review, ReviewClause, Verdict, judge
 
 from agentkit import Agent, Context, Need, Outcomes, RunHandle, Runtime, Signal, StepContext, tool
 
