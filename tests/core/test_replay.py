@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from agentkit import Agent, Context, RunError, StepError, StoreUnavailable
+from agentkit import Agent, Context, RunCancelled, RunError, StepError, StoreUnavailable
 from agentkit.testing import LocalRuntime, runtime
 
 
@@ -187,6 +188,49 @@ async def test_ctx_durable_returns_when_everything_so_far_is_durable() -> None:
         gate.set()
         assert await handle.result() == 7
         assert await rt.steps(handle.run_id) == ["first#1", "last#1"]
+
+
+async def test_a_completed_run_that_waited_to_be_durable_is_verified() -> None:
+    async with runtime(agents=[SettlesFirst]) as rt:
+        await rt.run(SettlesFirst, None, run_id="r")
+        assert [verdict async for verdict in rt.verify() if not verdict.ok] == []
+
+
+class Cancelled(Agent[None, list[str]]):
+    """Cancelled in its third step; what it does about that is recorded."""
+
+    async def run(self, ctx: Context, _: None, /) -> list[str]:
+        done = []
+        try:
+            for name in ("one", "two", "three"):
+                await ctx.step(name, self.sleep_in_three, name)
+                await ctx.durable()
+                done.append(name)
+        except RunCancelled:
+            async with ctx.shield():
+                await ctx.step("undo", self.undo, done, effect="rerun")
+                await ctx.step("last", self.undo, done)
+        return done
+
+    async def sleep_in_three(self, name: str) -> None:
+        if name == "three":
+            await anyio.sleep_forever()
+
+    async def undo(self, done: list[str]) -> list[str]:
+        return done
+
+
+async def test_a_replay_of_a_cancelled_run_passes_the_calls_that_came_before_the_cancel() -> None:
+    async with runtime(agents=[Cancelled]) as rt:
+        handle = await rt.submit(Cancelled, None)
+        while "two#1" not in await rt.steps(handle.run_id):
+            await anyio.lowlevel.checkpoint()
+        await rt.crash(at="last")
+        await handle.cancel()
+        await rt.settle()
+        assert rt.crashed == 1
+        assert (await handle.info()).status == "cancelled"
+        assert [json.loads(e.body) for e in await rt.store.load(handle.run_id, after=-1) if e.key == "last#1"] == [["one", "two"]]
 
 
 def hold_writes(rt: LocalRuntime) -> anyio.Event:
