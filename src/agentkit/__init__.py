@@ -22,7 +22,6 @@ from agentkit.agents.state import State
 from agentkit.agents.step_context import StepContext
 from agentkit.agents.tenants import Tenant, TenantSource
 from agentkit.durable.group_commit import Durability
-from agentkit.durable.secrets import Secret
 from agentkit.durable.steps import Done, Effect
 from agentkit.errors import (
     AdapterNotInstalled,
@@ -112,6 +111,7 @@ if TYPE_CHECKING:
     from agentkit.agents.tool import AnyTool, Tool, tool
     from agentkit.agents.tool_cache import Cache
     from agentkit.agents.turns import SessionSettings
+    from agentkit.durable.secret import Secret
     from agentkit.inference.batching import MicroBatch
     from agentkit.inference.models import Models, Reply, TextStream
     from agentkit.inference.places import Model, Place
@@ -286,6 +286,7 @@ _LATER = {
     "Ruling": "agentkit.agents.guardrail",
     "Semaphore": "agentkit.resilience.semaphore",
     "Session": "agentkit.agents.session",
+    "Secret": "agentkit.durable.secret",
     "SessionSettings": "agentkit.agents.turns",
     "TextStream": "agentkit.inference.models",
     "Tool": "agentkit.agents.tool",

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from agentkit.errors import UnknownScheme
+from agentkit.later import Later
 
 if TYPE_CHECKING:
+    from importlib import metadata
+    from importlib.metadata import EntryPoint
+
     from agentkit.clock import Clock
     from agentkit.ports.inference import Endpoint
+else:
+    metadata = Later("importlib.metadata")
 
 PORTS = ("runs", "queue", "values", "limits")
 
 
 def adapters(port: str) -> dict[str, EntryPoint]:
     """Scheme -> entry point of all adapters installed for a port. Nothing is imported."""
-    return {entry.name: entry for entry in sorted(entry_points(group=f"agentkit.{port}"))}
+    return {entry.name: entry for entry in sorted(metadata.entry_points(group=f"agentkit.{port}"))}
 
 
 def open_url(port: str, url: str, clock: Clock) -> Any:
@@ -39,4 +44,4 @@ def open_endpoint(endpoint: Endpoint, clock: Clock) -> Any:
 
 def agents() -> list[Any]:
     """Agent classes or modules that installed packages announce."""
-    return [entry.load() for entry in entry_points(group="agentkit.agents")]
+    return [entry.load() for entry in metadata.entry_points(group="agentkit.agents")]

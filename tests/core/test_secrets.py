@@ -15,7 +15,8 @@ from agentkit import Agent, Context, InvalidInput, NotSerialisable, StepContext,
 from agentkit.agents.tool import tool
 from agentkit.durable.codec import Codec
 from agentkit.durable.identity import fingerprint
-from agentkit.durable.secrets import STARS, Secret, secrets_in, without_secrets
+from agentkit.durable.secret import Secret
+from agentkit.durable.secrets import STARS, secrets_in, without_secrets
 from agentkit.testing import runtime
 from tests.core.spans import exported
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from agentkit import Agent, ChatAgent, Context, InvalidKey, NotSerialisable, RunCancelled, RunError, SessionSettings, StepContext
 from agentkit.agents.meta import Principal
 from agentkit.agents.tool import tool
-from agentkit.durable.secrets import Secret
+from agentkit.durable.secret import Secret
 from agentkit.ports.messages import Message, UserMessage
 from agentkit.testing import LocalRuntime, ScriptedModel, ToolCall, runtime
 from agentkit.testing.runtime import RuntimeClock

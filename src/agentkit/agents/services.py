@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agentkit.agents.tenants import Tenant, Tenants
 
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from agentkit.resilience.state import PolicyState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
+class Services(NamedTuple):
     """One of each for a runtime.
 
     Args:

@@ -21,7 +21,8 @@ from agentkit.agents.meta import meta_of
 from agentkit.agents.turns import SessionSettings, Turns
 from agentkit.durable.codec import blame
 from agentkit.durable.functions import codec_of
-from agentkit.durable.secrets import Secret, secrets_in
+from agentkit.durable.secret import Secret
+from agentkit.durable.secrets import secrets_in
 from agentkit.errors import InvalidKey, Misuse, NotSerialisable
 from agentkit.ports.messages import Message
 

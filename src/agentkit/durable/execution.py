@@ -7,8 +7,7 @@ import random
 from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -40,8 +39,7 @@ DEADLINE = "deadline"  # the reason of a cancel by the run's own clock
 logger = logging.getLogger("agentkit")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(NamedTuple):
     """Bounds of one run."""
 
     run_ahead: int = 64  # entries not yet durable: what a crash may make again

@@ -10,24 +10,15 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, cast
 
 import pydantic
 
 from agentkit.errors import RunError
 
-T = TypeVar("T")
-
 STARS = "**********"  # as pydantic writes a secret
 MAX_DEPTH = 50  # deeper than arguments are that somebody wrote
 MIN_CHARS = 4  # a shorter one is found in every text
-
-
-class Secret(pydantic.Secret[T], Generic[T]):
-    """A value that a step or tool may use (`get_secret_value()`) and nobody may write down: `Secret[str]`.
-
-    A fingerprint and a journal know it by its type, a text shows stars. A step cannot return one.
-    """
 
 
 def secrets_in(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

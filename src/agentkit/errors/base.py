@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, ClassVar
 
+from agentkit.later import Later
+
 if TYPE_CHECKING:
+    import difflib
     from collections.abc import Iterable
+else:
+    difflib = Later("difflib")
 
 
 class AgentKitError(Exception):
@@ -15,7 +19,7 @@ class AgentKitError(Exception):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing when nothing is near."""
-    near = get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 from uuid import uuid4
 
 from agentkit import telemetry
@@ -54,8 +53,7 @@ def new_run(runtime: Runtime, agent: AnyAgent, value: object, run_id: str | None
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(NamedTuple):
     """How runs are to be made, beside their agent and input."""
 
     tenant: str = ""
