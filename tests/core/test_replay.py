@@ -200,7 +200,7 @@ class Cancelled(Agent[None, list[str]]):
     """Cancelled in its third step; what it does about that is recorded."""
 
     async def run(self, ctx: Context, _: None, /) -> list[str]:
-        done = []
+        done: list[str] = []
         try:
             for name in ("one", "two", "three"):
                 await ctx.step(name, self.sleep_in_three, name)
