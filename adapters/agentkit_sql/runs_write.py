@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentkit.errors import WorkerFenced
 from agentkit.ports.records import Claimed, RunStatus, Written
@@ -11,11 +11,13 @@ from agentkit_sql.dialect import Statement
 from agentkit_sql.rows import ENTRY, NO, PARKED, READY, RUNNING, TO_TELL, select_runs, to_run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from agentkit.ports.records import ClaimRefusal, Entry, Run, RunWrite
     from agentkit_sql.dialect import Dialect, Script
+
+K = TypeVar("K", bound="Known")
 
 SUSPECT_CRASHES = 2
 LOST = Written("lost", 0)
@@ -37,6 +39,16 @@ class Known:
         if not entries or write.release or write.takes or write.joins or write.clear_crashes or write.fence != self.fence:
             return False
         return entries[0].seq == self.last + 1 and (len(entries) == 1 or follows(entries, self.last))
+
+
+def going_on(known: Iterable[K | None], batch: Sequence[RunWrite]) -> list[K] | None:
+    """What is known of each run of a batch, if all of it is entries that go on from there."""
+    claims: list[K] = []
+    for claim, write in zip(known, batch, strict=True):
+        if claim is None or not claim.goes_on(write):
+            return None
+        claims.append(claim)
+    return claims
 
 
 class WriteScripts:

@@ -8,7 +8,7 @@ from agentkit.clock import SYSTEM
 from agentkit.errors import StoreRefused
 from agentkit.ports.records import Written
 from agentkit_sql.runs import SqlRuns
-from agentkit_sql.runs_write import Known
+from agentkit_sql.runs_write import Known, going_on
 from agentkit_sql.server import Server, Undone
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class ServerRuns(SqlRuns):
 
     async def _add(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool) -> dict[str, Written] | None:
         """Write entries alone. None: there is more to it; empty: all of it is to be looked into, run by run."""
-        claims = self._claims(batch)
+        claims = going_on((self._known.get(write.run_id) for write in batch), batch)
         if claims is None:
             return None
         rows = [(known.no, known.fence, *entry[:9]) for known, write in zip(claims, batch, strict=True) for entry in write.entries]
@@ -63,16 +63,6 @@ class ServerRuns(SqlRuns):
         for known, write in zip(claims, batch, strict=True):
             known.last = write.entries[-1].seq
         return {write.run_id: Written("ok", inboxes[known.no]) for known, write in zip(claims, batch, strict=True)}
-
-    def _claims(self, batch: Sequence[RunWrite]) -> list[Known] | None:
-        """What is known of each, if all of it is entries that go on."""
-        claims: list[Known] = []
-        for write in batch:
-            known = self._known.get(write.run_id)
-            if known is None or not known.goes_on(write):
-                return None
-            claims.append(known)
-        return claims
 
     def _forget(self, batch: Sequence[RunWrite]) -> None:
         for write in batch:

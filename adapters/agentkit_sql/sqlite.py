@@ -164,6 +164,7 @@ class Checkpointer:
         self._lock: int | None = None
         self._elected = False
         self._commits = 0
+        self._copying = False
         self._due: SimpleQueue[bool] = SimpleQueue()
         self._copier: threading.Thread | None = None
 
@@ -184,12 +185,12 @@ class Checkpointer:
     def committed(self) -> None:
         """Count a commit; from time to time have copied what has gathered."""
         self._commits += 1
-        if self._elected and not self._commits % COMMITS_BETWEEN_COPIES:
+        if self._elected and not self._copying and self._commits >= COMMITS_BETWEEN_COPIES:
+            self._copying = True
             if self._copier is None:
                 self._copier = threading.Thread(target=self._copy, name=f"agentkit-copies-{Path(self._path).name}", daemon=True)
                 self._copier.start()
-            if self._due.empty():
-                self._due.put(True)
+            self._due.put(True)
 
     def _copy(self) -> None:
         # What fails here, the writer meets in its own copying.
@@ -197,6 +198,8 @@ class Checkpointer:
             connection.execute("PRAGMA synchronous = FULL")
             while self._due.get():
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                # Counted from its end: one copy right behind another, with a commit beside it, is what the WAL-reset bug needs.
+                self._commits, self._copying = 0, False
 
     def stop(self) -> None:
         """Copy no more. Blocks until the thread has ended."""

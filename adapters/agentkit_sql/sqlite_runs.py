@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentkit.ports.records import Written
-from agentkit_sql.runs_write import Known, WriteScripts
+from agentkit_sql.runs_write import Known, WriteScripts, going_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,19 +34,15 @@ class SqliteWriteScripts(WriteScripts):
 
     def flush(self, worker_id: str, batch: Sequence[RunWrite], known: dict[tuple[str, str], Standing]) -> Script[list[Written]]:
         """`write`, by what is known where all of it is."""
-        claims = [known.get((worker_id, write.run_id)) for write in batch]
-        rows: list[tuple[Any, ...]] = []
+        claims = going_on((known.get((worker_id, write.run_id)) for write in batch), batch)
+        if claims is None:
+            return (yield from self._look(worker_id, batch, known))
+        yield self._add.many(
+            [(claim.no, claim.fence, *entry[:9]) for claim, write in zip(claims, batch, strict=True) for entry in write.entries]
+        )
         for claim, write in zip(claims, batch, strict=True):
-            if claim is None or not claim.goes_on(write):
-                return (yield from self._look(worker_id, batch, known))
-            rows += [(claim.no, claim.fence, *entry[:9]) for entry in write.entries]
-        yield self._add.many(rows)
-        verdicts: list[Written] = []
-        for claim, write in zip(claims, batch, strict=True):
-            if claim is not None:
-                claim.last = write.entries[-1].seq
-                verdicts.append(claim.verdict)
-        return verdicts
+            claim.last = write.entries[-1].seq
+        return [claim.verdict for claim in claims]
 
     def _look(self, worker_id: str, batch: Sequence[RunWrite], known: dict[tuple[str, str], Standing]) -> Script[list[Written]]:
         verdicts = yield from self.write(worker_id, batch)

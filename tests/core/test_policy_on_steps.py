@@ -11,10 +11,8 @@ import pytest
 
 from agentkit import Agent, Context, InvalidSetting, RunError, Settings, StepContext, StepError
 from agentkit.durable.codec import PLAIN
-from agentkit.errors import EngineFailed, Unreachable
-from agentkit.inference.places import Model, Place
-from agentkit.inmemory.inference import ScriptedInference
-from agentkit.ports.messages import Answer, Request
+from agentkit.errors import EngineFailed
+from agentkit.inference.places import Model
 from agentkit.ports.records import EntryKind
 from agentkit.resilience.circuit_breaker import CircuitBreaker
 from agentkit.resilience.deadline import remaining_s
@@ -179,38 +177,6 @@ async def test_no_more_sync_steps_run_at_a_time_than_the_runtime_has_threads() -
         handles = await rt.submit_many(Works, {f"r{i}": i for i in range(12)})
         assert [await handle.result() for handle in handles] == list(range(12))
     assert most == 2
-
-
-async def test_a_dead_backend_sees_at_most_a_fifth_more_calls_than_steps_however_many_layers_retry() -> None:
-    sent = 0
-
-    class Dead(ScriptedInference):
-        async def generate(self, request: Request) -> Answer:
-            nonlocal sent
-            sent += 1
-            raise Unreachable("eu", "connection refused")
-
-    again = Retry(attempts=3, wait_s=0)
-
-    async def ask(step: StepContext, n: int) -> str:
-        return (await step.models.generate("chat", "hello")).output
-
-    class Asks(Agent[int, int]):
-        async def run(self, ctx: Context, n: int, /) -> int:
-            failed = 0
-            for i in range(n):
-                try:
-                    await ctx.step("ask", ask, i, policy=Policy("step", retry=again))
-                except StepError:
-                    failed += 1
-            return failed
-
-    models = {"chat": Model(Place(engine=Dead(), policy=Policy("server", retry=again)), policy=Policy("model", retry=again))}
-    async with runtime(agents=[Asks], models=models) as rt:
-        await rt.run(Asks, 200)  # uses up what the budgets had saved
-        before, steps = sent, 500
-        assert await rt.run(Asks, steps) == steps
-    assert sent - before <= 1.2 * steps
 
 
 # Child runs

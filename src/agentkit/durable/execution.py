@@ -14,7 +14,6 @@ import anyio.lowlevel
 
 from agentkit.clock import wait_for
 from agentkit.durable.codec import fields_of
-from agentkit.durable.group_commit import HIGH_WATER_ROWS
 from agentkit.durable.journal import Journal
 from agentkit.durable.parking import ParkPlan, Wait, Waits
 from agentkit.errors import EntryTooLarge, RunCancelled, RunParked
@@ -196,7 +195,7 @@ class Execution:
             or self.cancelled is not None
             or claim.seq - claim.acked >= self._run_ahead
             or claim.error is not None
-            or self._lane.rows > HIGH_WATER_ROWS
+            or self._lane.full
             or self.host.stale
         )
 
