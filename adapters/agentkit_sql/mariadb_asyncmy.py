@@ -13,10 +13,10 @@ from asyncmy import errors
 from asyncmy.constants import CLIENT, FIELD_TYPE
 
 from agentkit.errors import AgentKitError, InvalidSetting, StoreBusy, StoreRefused, StoreUnavailable
-from agentkit_sql.mariadb import DUPLICATE, LOCK, OR_NOTHING, UNDONE, MariadbSettings, Rows, by_number
+from agentkit_sql.mariadb import DUPLICATE, LOCK, OR_NOTHING, UNDONE, MariadbSettings, Often, by_number
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Sequence
 
     from agentkit_sql.dialect import Params
 
@@ -24,6 +24,8 @@ CLOSE_S = 1.0  # for a farewell; a server that does not hear it notices the clos
 LOST = frozenset({1152, 1158, 1159, 1160, 1161, 1927, 4031})  # beside the driver's own, which begin with 2: the server hung up
 FEW = 4  # rows: as text they travel with the next statement
 LARGE_BYTES = 65_536  # from here on the length of a text matters more than the round trip that it saves
+MOST_PREPARED = 40  # of a connection: a server has 16,382 for all of them (max_prepared_stmt_count)
+TOO_MANY_PREPARED = 1461
 ROOM_BYTES = 1024  # of a packet, for what is not the statement
 
 
@@ -41,10 +43,18 @@ class Cursor(Protocol):
     async def nextset(self) -> object: ...
 
 
+class Answer(Protocol):
+    """What is used of its answers to those."""
+
+    rows: Sequence[Sequence[Any]] | None
+
+
 class Prepared(Protocol):
     """What is used of its prepared statement."""
 
+    async def execute(self, args: Params) -> Answer: ...
     async def execute_bulk(self, rows: Sequence[Params]) -> object: ...
+    async def close(self) -> None: ...
 
 
 class Raw(Protocol):
@@ -88,6 +98,9 @@ class AsyncmyConnection:
         return not self.raw.connected
 
     async def rows(self, sql: str, params: Params) -> Sequence[Sequence[Any]]:
+        if isinstance(sql, Often) and (statement := await self._prepare(sql)) is not None:
+            with self._watched(sql):
+                return (await statement.execute(params)).rows or ()
         self._locks |= sql == LOCK
         cursor = await self._send(rendered(self.raw, sql, params))
         return await cursor.fetchall()
@@ -119,13 +132,10 @@ class AsyncmyConnection:
 
     async def _bulk(self, sql: str, rows: Sequence[Params]) -> bool:
         """Many rows in one binary packet, which costs an eighth of the same as text. False: this must go as text."""
-        if not self._bulks:
+        statement = await self._prepare(sql) if self._bulks else None
+        if statement is None:
             return False
-        await self._send_ahead()
         with self._watched(sql):
-            statement = self._prepared.get(sql)
-            if statement is None:
-                statement = self._prepared[sql] = await self.raw.prepare(sql)
             try:
                 await statement.execute_bulk(rows)
             except ValueError:  # a column of nothing but NULL, or of several types
@@ -134,6 +144,22 @@ class AsyncmyConnection:
                 self._bulks = False
                 return False
         return True
+
+    async def _prepare(self, sql: str) -> Prepared | None:
+        """A prepared statement. None: the server has no room for another one, so this must go as text."""
+        await self._send_ahead()
+        statement = self._prepared.get(sql)
+        if statement is not None:
+            return statement
+        with self._watched(sql):
+            if len(self._prepared) >= MOST_PREPARED:
+                await self._prepared.pop(next(iter(self._prepared))).close()
+            try:
+                statement = self._prepared[sql] = await self.raw.prepare(sql)
+            except errors.MySQLError as exc:
+                if number_of(exc) != TOO_MANY_PREPARED:
+                    raise
+        return statement
 
     async def plain(self, sql: str) -> None:
         if sql == "BEGIN":
@@ -347,20 +373,7 @@ def literal(raw: Raw, value: Any) -> str:
         return "NULL"
     if isinstance(value, float):
         return repr(value) + "e0" * ("e" not in repr(value))  # else it would be a decimal, and rounded on its way
-    if isinstance(value, Rows):
-        columns = [literals(raw, column) for column in zip(*value, strict=True)]
-        return ", ".join([f"({', '.join(row)})" for row in zip(*columns, strict=True)])
     return f"({', '.join([literal(raw, one) for one in value])})"
-
-
-def literals(raw: Raw, column: Sequence[Any]) -> Iterable[str]:
-    """What `literal` writes for each, or another literal for the same, in a fifth of the time where all are numbers, or text."""
-    kinds = set(map(type, column))
-    if kinds == {int}:
-        return map(str, column)
-    if kinds == {str}:
-        return [f"x'{value.encode().hex()}'" for value in column]
-    return [literal(raw, value) for value in column]
 
 
 def text(value: Any) -> Any:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from agentkit.clock import SYSTEM
-from agentkit.errors import StoreBusy, StoreUnavailable
+from agentkit.errors import StoreBusy, StoreRefused, StoreUnavailable
+from agentkit.ports.records import Claimed
 from agentkit_sql.dialect import ROWS, Statement
-from agentkit_sql.mariadb import Rows
+from agentkit_sql.mariadb import Often
 from agentkit_sql.mariadb_advice import ASKED, advice
 from agentkit_sql.news import RUNS
 from agentkit_sql.port import LANE
+from agentkit_sql.rows import ENTRY, select_runs
 from agentkit_sql.runs_write import Known, WriteScripts
 from agentkit_sql.server import one
 from agentkit_sql.server_runs import ServerRuns
@@ -18,21 +21,34 @@ from agentkit_sql.within import Within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from agentkit.clock import Clock
-    from agentkit.ports.records import Finding, RunWrite, Written
+    from agentkit.ports.records import ClaimRefusal, Finding, RunWrite, Written
     from agentkit_sql.dialect import Call, Dialect, Params, Script
     from agentkit_sql.port import SqlSettings
 
 KEY_TYPE = 253  # of a column of short bytes, in the servers' protocol; long ones are values
-# The row of the worker is share-locked against a take-over, which marks it dead first. Each run is found by its number.
-_ENTRY = 'run_no, fence, seq, kind, "key", attempt, fp, codec, body, at_ms, took_us'
-ADD = (
-    f"INSERT INTO journal ({_ENTRY}) WITH entry({_ENTRY}) AS (VALUES ?) "
-    "SELECT STRAIGHT_JOIN entry.* FROM (SELECT 1 FROM workers WHERE worker_id = ? AND dead = 0 LOCK IN SHARE MODE) AS me "
-    "CROSS JOIN entry JOIN runs ON runs.no = entry.run_no AND runs.fence = entry.fence AND runs.owner = ? "
-    "RETURNING run_no, (SELECT inbox_seq FROM runs WHERE no = run_no)"
-)
+# Entries of one run that ran ahead, or of so many: more are better off as the many rows of one packet, in a transaction.
+AT_ONCE, AT_ONCE_BYTES = 64, 262_144
+
+
+@lru_cache
+def adding(entries: int) -> Often:
+    """The statement that writes so many entries, each with the number, fence and inbox_seq of its run, if all of them are as they were.
+
+    The first entry's run is NULL, which no column takes, unless as many runs as are asked for are the living worker's. Its row is
+    share-locked against a take-over, which marks it dead first. Beside a join with the runs this costs half: nothing is copied into a
+    table in between. And news in an inbox is a reason to look, so nobody need ask for it each time.
+    """
+    one = f"?{', ?' * 9})"
+    return Often(
+        f"INSERT INTO journal ({ENTRY}) VALUES ((SELECT IF(count(*) = ?, ?, NULL) "
+        "FROM (SELECT 1 FROM workers WHERE worker_id = ? AND dead = 0 LOCK IN SHARE MODE) AS me "
+        f"CROSS JOIN runs WHERE (no, fence, inbox_seq) IN ({', '.join(['(?, ?, ?)'] * entries)}) AND owner = ?), {one}"
+        + f", (?, {one}"
+        * (entries - 1)
+    )
 
 
 class MariadbWriteScripts(WriteScripts):
@@ -42,13 +58,19 @@ class MariadbWriteScripts(WriteScripts):
         super().__init__(dialect)
         self._known = known
         self.numbers: dict[str, int] = {}
-        """Of the runs in the batches at hand, where they are the worker's."""
+        """Of the runs at hand, where they are the worker's."""
+        self._wanted = Statement(select_runs(f"{dialect.among('run_id')} ORDER BY run_id{dialect.exclusive}", "no"))
         self._owned = Statement(
             "SELECT run_id, fence, inbox_seq, no "
             f"FROM (SELECT worker_id FROM workers WHERE worker_id = ? AND dead = 0{dialect.share}) AS me "
             f"CROSS JOIN {dialect.each('runs', 'run_id')} WHERE owner = me.worker_id"
         )
         self._ends = Statement(f"SELECT run_no, max(seq) FROM journal WHERE {dialect.among('run_no')} GROUP BY run_no")
+
+    def _find(self, listed: Any) -> Script[Sequence[Sequence[Any]]]:
+        rows: Sequence[Sequence[Any]] = yield self._wanted(listed)
+        self.numbers |= {row[0]: row[-1] for row in rows}
+        return [row[:-1] for row in rows]
 
     def _held(self, worker_id: str, run_ids: Sequence[str]) -> Script[dict[str, Sequence[Any]]]:
         owned: Sequence[Sequence[Any]] = yield self._owned(worker_id, self._dialect.listed(run_ids))
@@ -86,7 +108,20 @@ class MariadbRuns(ServerRuns):
     async def open(self) -> None:
         await super().open()
         [(version,)] = await self._server.read(lambda: one("SELECT version()", ()))
-        self._at_once = "MariaDB" in version  # MySQL returns no rows from an INSERT
+        self._at_once = "MariaDB" in version
+
+    async def claim(
+        self, worker_id: str, run_ids: Sequence[str], serves: Mapping[str, AbstractSet[str]], *, alone: bool = False
+    ) -> list[Claimed | ClaimRefusal]:
+        """READY -> RUNNING under the next fence, only for a kind and version in `serves`."""
+        try:
+            answers = await super().claim(worker_id, run_ids, serves, alone=alone)
+        finally:
+            numbers = [self._scripts.numbers.pop(run_id, None) for run_id in run_ids]
+        for answer, no in zip(answers, numbers, strict=True):
+            if isinstance(answer, Claimed) and answer.run.fence == 1 and no is not None:  # never claimed before: its journal is empty
+                self._know(answer.run.run_id, Known(1, 0, no, answer.run.inbox_seq))
+        return answers
 
     async def write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool = True) -> list[Written]:
         """Write a batch of runs. Raises `WorkerFenced`; a gap is `lost`."""
@@ -110,11 +145,23 @@ class MariadbRuns(ServerRuns):
             numbers = [self._scripts.numbers.pop(write.run_id, None) for write in batch]
         for write, told, no in zip(batch, written, numbers, strict=True):
             if no is not None and write.entries and write.release is None and told.verdict == "ok":
-                self._know(write.run_id, Known(write.fence, write.entries[-1].seq, no))
+                self._know(write.run_id, Known(write.fence, write.entries[-1].seq, no, told.inbox_seq))
         return written
 
-    async def _insert(self, worker_id: str, rows: Sequence[tuple[Any, ...]], *, sync: bool) -> Sequence[Sequence[Any]]:
-        return await self._server.try_statement(ADD, (Rows(rows), worker_id, worker_id), topic=RUNS, line=LANE)
+    async def _insert(self, worker_id: str, claims: Sequence[Known], batch: Sequence[RunWrite], *, sync: bool) -> Sequence[Written]:
+        asked: list[Any] = []
+        fields: list[Any] = []
+        for claim, write in zip(claims, batch, strict=True):
+            no, fence, whose = claim.no, claim.fence, (claim.no, claim.fence, claim.verdict.inbox_seq)
+            for entry in write.entries:
+                asked += whose
+                fields += (no, entry[0], fence, *entry[1:9])
+        entries = len(asked) // 3
+        if entries > AT_ONCE or sum([len(entry.body) for write in batch for entry in write.entries]) > AT_ONCE_BYTES:
+            raise StoreRefused(f"{entries} entries at once")  # none was written, and all is as before
+        params = (len(claims), fields[0], worker_id, *asked, worker_id, *fields[1:])
+        await self._server.try_statement(adding(entries), params, topic=RUNS, line=LANE)
+        return [claim.verdict for claim in claims]
 
     async def findings(self, durability: str) -> list[Finding]:
         """What `agentkit doctor` is to say about the settings of the server, for runs of this durability class."""

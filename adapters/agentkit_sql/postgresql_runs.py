@@ -174,7 +174,7 @@ class PostgresRuns(ServerRuns):
             run = to_run(fields)
             granted[run.run_id] = Claimed(run, run.updated_at)
             if run.fence == 1:  # never claimed before, so nothing is in its journal
-                self._know(run.run_id, Known(1, 0, no))
+                self._know(run.run_id, Known(1, 0, no, run.inbox_seq))
         answers: list[Claimed | ClaimRefusal | None] = [granted.pop(run_id, None) for run_id in run_ids]
         others = [run_id for run_id, answer in zip(run_ids, answers, strict=True) if answer is None]
         refusals = iter(await super().claim(worker_id, others, serves, alone=alone) if others else ())
@@ -209,9 +209,14 @@ class PostgresRuns(ServerRuns):
                 done[write.run_id] = written
         return [done[write.run_id] for write in batch]
 
-    async def _insert(self, worker_id: str, rows: Sequence[tuple[Any, ...]], *, sync: bool) -> Sequence[Sequence[Any]]:
+    async def _insert(self, worker_id: str, claims: Sequence[Known], batch: Sequence[RunWrite], *, sync: bool) -> Sequence[Written]:
+        rows = [(claim.no, claim.fence, *entry[:9]) for claim, write in zip(claims, batch, strict=True) for entry in write.entries]
         statement, params = _adding(worker_id, rows, sync=sync)
-        return await self._server.try_statement(statement, params, topic=RUNS, line=LANE)
+        added = await self._server.try_statement(statement, params, topic=RUNS, line=LANE)
+        if len(added) != len(rows):
+            return ()
+        inboxes: dict[int, int] = {row[0]: row[1] for row in added}
+        return [Written("ok", inboxes[claim.no]) for claim in claims]
 
     async def _write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool) -> dict[str, Written]:
         """Write whatever can be told from the rows as they are."""
@@ -228,7 +233,7 @@ class PostgresRuns(ServerRuns):
             write = batch[number - 1]
             self._known.pop(write.run_id, None)
             if write.run_id in done and write.release is None and write.entries:
-                self._know(write.run_id, Known(write.fence, write.entries[-1].seq, row[4]))
+                self._know(write.run_id, Known(write.fence, write.entries[-1].seq, row[4], row[1]))
         return done
 
 

@@ -38,9 +38,9 @@ TO_TELL = (
 """Of a run that ends: 1, its parent is to be told. It becomes 2 once told, so that a child that is revived is not counted again."""
 
 
-def select_runs(where: str) -> str:
-    """A query whose rows `to_run` reads."""
-    return f"SELECT {FIELDS} FROM runs WHERE {where}"
+def select_runs(where: str, *more: str) -> str:
+    """A query whose rows `to_run` reads, but for columns that are asked for beside."""
+    return f"SELECT {', '.join((FIELDS, *more))} FROM runs WHERE {where}"
 
 
 def to_run(row: Sequence[Any]) -> Run:

@@ -179,7 +179,9 @@ class ReadScripts:
         entries = f'SELECT seq, kind, "key", attempt, fp, codec, body, at_ms, took_us, fence FROM journal WHERE run_no = {NO}'
         self._after = Statement(f"{entries} AND seq > ? ORDER BY seq")
         self._newest = Statement(
-            f"{entries} AND seq >= coalesce((SELECT max(seq) FROM journal WHERE run_no = {NO} AND kind = 9), 0) ORDER BY seq"
+            # From the end backwards: where no index tells of snapshots, only what is then read anyway is looked at.
+            f"{entries} AND seq >= coalesce((SELECT seq FROM journal WHERE run_no = {NO} AND kind = 9 ORDER BY seq DESC LIMIT 1), 0) "
+            "ORDER BY seq"
         )
 
     def load(self, run_id: str, after: int) -> Script[list[Entry]]:

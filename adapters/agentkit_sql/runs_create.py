@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentkit.ports.ids import check_id
-from agentkit.ports.records import Created
+from agentkit.ports.records import Created, Run, RunStatus
 from agentkit_sql.dialect import Statement
 from agentkit_sql.rows import COLUMNS, DELAY, ENTRY, PARKED, READY, WINDOW, select_runs, to_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentkit.ports.records import NewRun, ParentClaim, Run
+    from agentkit.ports.records import NewRun, ParentClaim
     from agentkit_sql.dialect import Dialect, Script
 
 
@@ -42,15 +42,17 @@ class CreateScripts:
         # Of two with one id in one call the second finds the first.
         fresh = {run.run_id: run for run in reversed(new) if run.run_id not in there}
         ordered = [run for run in new if fresh.get(run.run_id) is run]
-        written = yield from self._store(ordered)
-        stored = {row[0]: to_run(row) for row in (yield self._found(listed))}
-        created = {run.run_id: id(run) for run in ordered if run.run_id in written}
+        stored = yield from self._store(ordered)
+        created = {run.run_id: id(run) for run in ordered if run.run_id in stored}
+        others = [run.run_id for run in new if run.run_id not in stored]
+        if others:
+            stored |= {row[0]: to_run(row) for row in (yield self._found(self._dialect.listed(others)))}
         return [_created(run, stored[run.run_id], new=created.get(run.run_id) == id(run)) for run in new]
 
-    def _store(self, new: Sequence[NewRun]) -> Script[set[str]]:
-        """Write the rows; returns the ids of those that nobody else wrote meanwhile."""
+    def _store(self, new: Sequence[NewRun]) -> Script[dict[str, Run]]:
+        """Write the rows; returns those that nobody else wrote meanwhile."""
         if not new:
-            return set()
+            return {}
         now = yield from self._dialect.now()
         waiting = yield from self._beyond_window(new)
         rows = [row_of(run, now, in_window=run.run_id in waiting) for run in new]
@@ -59,7 +61,7 @@ class CreateScripts:
         if forks:
             number = dict((yield self._numbers(self._dialect.listed(run.run_id for run in forks))))
             yield self._entry.many([(number[run.run_id], entry.seq, 1, *entry[1:9]) for run in forks for entry in run.entries])
-        return written
+        return {row[0]: _run_of(row) for row in rows if row[0] in written}
 
     def _beyond_window(self, new: Sequence[NewRun]) -> Script[set[str]]:
         """Take slots of the parents' joins for the first of their new children; returns the ids of those that must wait."""
@@ -76,7 +78,7 @@ class CreateScripts:
         return waiting
 
 
-def row_of(run: NewRun, now: float, *, in_window: bool) -> tuple[object, ...]:
+def row_of(run: NewRun, now: float, *, in_window: bool) -> tuple[Any, ...]:
     status, wake_at, waiting_for = READY, None, ""
     if in_window:
         status, waiting_for = PARKED, WINDOW
@@ -87,6 +89,18 @@ def row_of(run: NewRun, now: float, *, in_window: bool) -> tuple[object, ...]:
         run.run_id, run.kind, run.version, int(status), None, 1 if run.entries else 0, 0, 0, ticketed_at, 0, run.priority, run.tenant,
         run.key, run.parent_id, run.parent_key, run.idx, 0 if in_window else 1, 0, run.depth, run.seed, run.deadline, wake_at, waiting_for,
         run.keep_s, run.trace, run.meta, now, now, None, run.input, b"",
+    )  # fmt: skip
+
+
+def _run_of(row: tuple[Any, ...]) -> Run:
+    """What `to_run` would read of a row that was made by `row_of`."""
+    run_id, kind, version, status, owner, fence, wake, inbox_seq, ticketed_at, *more = row
+    crashes, priority, tenant, key, parent_id, parent_key, idx, _, notify, depth, seed, *more = more
+    deadline, wake_at, waiting_for, keep_s, trace, meta, created_at, updated_at, expires_at, given, result = more
+    return Run(
+        run_id, kind, version, RunStatus(status), owner, fence, wake, inbox_seq, ticketed_at is not None, crashes, priority, tenant, key,
+        parent_id, parent_key, idx, notify == 1, depth, seed, deadline, wake_at, waiting_for, keep_s, given, result, trace, meta,
+        created_at, updated_at, expires_at,
     )  # fmt: skip
 
 

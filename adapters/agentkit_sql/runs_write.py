@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from agentkit.errors import WorkerFenced
 from agentkit.ports.records import Claimed, RunStatus, Written
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from agentkit.ports.records import ClaimRefusal, Entry, Run, RunWrite
     from agentkit_sql.dialect import Dialect, Script
 
-K = TypeVar("K", bound="Known")
-
 SUSPECT_CRASHES = 2
 LOST = Written("lost", 0)
 
 
 class Known:
-    """What is known of a claim. Under one fence one worker writes, so what was there stays the last until it writes again."""
+    """A claim as the last flush left it. Under one fence one worker writes, so what was there stays the last until it writes again."""
 
-    __slots__ = ("fence", "last", "no")
+    __slots__ = ("fence", "last", "no", "verdict")
 
-    def __init__(self, fence: int, last: int, no: int) -> None:
+    def __init__(self, fence: int, last: int, no: int, inbox_seq: int) -> None:
         self.fence, self.no = fence, no
         self.last = last
         """The seq of the last entry."""
+        self.verdict = Written("ok", inbox_seq)
+        """On all that goes on from there."""
 
     def goes_on(self, write: RunWrite) -> bool:
         """Whether it is entries alone, right after those that are there."""
@@ -41,9 +41,9 @@ class Known:
         return entries[0].seq == self.last + 1 and (len(entries) == 1 or follows(entries, self.last))
 
 
-def going_on(known: Iterable[K | None], batch: Sequence[RunWrite]) -> list[K] | None:
+def going_on(known: Iterable[Known | None], batch: Sequence[RunWrite]) -> list[Known] | None:
     """What is known of each run of a batch, if all of it is entries that go on from there."""
-    claims: list[K] = []
+    claims: list[Known] = []
     for claim, write in zip(known, batch, strict=True):
         if claim is None or not claim.goes_on(write):
             return None
@@ -93,7 +93,7 @@ class WriteScripts:
             return ["fenced"] * len(run_ids)
         now = yield from self._dialect.now()
         listed = self._dialect.listed(run_ids)
-        found = {row[0]: to_run(row) for row in (yield self._wanted(listed))}
+        found = {row[0]: to_run(row) for row in (yield from self._find(listed))}
         answers: list[Claimed | ClaimRefusal] = []
         granted: list[str] = []
         for run_id in run_ids:
@@ -108,6 +108,11 @@ class WriteScripts:
         if granted:
             yield self._claim(worker_id, now, self._dialect.listed(granted))
         return answers
+
+    def _find(self, listed: Any) -> Script[Sequence[Sequence[Any]]]:
+        """Rows for `to_run`, locked."""
+        rows: Sequence[Sequence[Any]] = yield self._wanted(listed)
+        return rows
 
     def write(self, worker_id: str, batch: Sequence[RunWrite]) -> Script[list[Written]]:
         held = yield from self._held(worker_id, [write.run_id for write in batch])

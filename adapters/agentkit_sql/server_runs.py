@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentkit.clock import SYSTEM
 from agentkit.errors import StoreRefused
-from agentkit.ports.records import Written
 from agentkit_sql.runs import SqlRuns
 from agentkit_sql.runs_write import Known, going_on
 from agentkit_sql.server import Server, Undone
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentkit.clock import Clock
-    from agentkit.ports.records import RunWrite
+    from agentkit.ports.records import RunWrite, Written
     from agentkit_sql.port import SqlSettings
 
 REMEMBERED = 20_000  # runs: more than are at work in one process; those that were lost are forgotten together
@@ -36,10 +35,10 @@ class ServerRuns(SqlRuns):
         assert isinstance(server, Server)
         return server
 
-    async def _insert(self, worker_id: str, rows: Sequence[tuple[Any, ...]], *, sync: bool) -> Sequence[Sequence[Any]]:
-        """Write entries, each behind the number and the fence of its run, where that is the worker's; the number and inbox_seq of each.
+    async def _insert(self, worker_id: str, claims: Sequence[Known], batch: Sequence[RunWrite], *, sync: bool) -> Sequence[Written]:
+        """Write entries that go on from these claims, where they are the worker's. Empty: not all of them were.
 
-        Raises `Undone` or `StoreRefused` where one of them is there already.
+        Raises `StoreRefused` where none was written and all is as before, and `Undone` where one of them is there already.
         """
         raise AssertionError("each server says it")
 
@@ -48,21 +47,21 @@ class ServerRuns(SqlRuns):
         claims = going_on((self._known.get(write.run_id) for write in batch), batch)
         if claims is None:
             return None
-        rows = [(known.no, known.fence, *entry[:9]) for known, write in zip(claims, batch, strict=True) for entry in write.entries]
-        added: Sequence[Sequence[Any]] = ()
+        certain = False
         try:
-            added = await self._insert(worker_id, rows, sync=sync)
-        except (Undone, StoreRefused):
-            added = ()
-        finally:
-            if len(added) != len(rows):  # some run is lost, or all may be there, or on its way
-                self._forget(batch)
-        if len(added) != len(rows):
+            verdicts = await self._insert(worker_id, claims, batch, sync=sync)
+            certain = bool(verdicts)
+        except StoreRefused:
+            certain = True
+            return None
+        except Undone:
             return {}
-        inboxes: dict[int, int] = {row[0]: row[1] for row in added}
-        for known, write in zip(claims, batch, strict=True):
-            known.last = write.entries[-1].seq
-        return {write.run_id: Written("ok", inboxes[known.no]) for known, write in zip(claims, batch, strict=True)}
+        finally:
+            if not certain:  # some run is lost, or all may be there, or on its way
+                self._forget(batch)
+        for claim, write in zip(claims, batch, strict=True):
+            claim.last = write.entries[-1].seq
+        return {write.run_id: verdict for write, verdict in zip(batch, verdicts, strict=False)}
 
     def _forget(self, batch: Sequence[RunWrite]) -> None:
         for write in batch:

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agentkit.ports.records import Written
 from agentkit_sql.runs_write import Known, WriteScripts, going_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentkit.ports.records import RunWrite
+    from agentkit.ports.records import RunWrite, Written
     from agentkit_sql.dialect import Dialect, Script
-
-
-class Standing(Known):
-    """A claim as the last flush left it, and the verdict on all that goes on from there."""
-
-    __slots__ = ("verdict",)
-
-    def __init__(self, fence: int, last: int, no: int, inbox_seq: int) -> None:
-        super().__init__(fence, last, no)
-        self.verdict = Written("ok", inbox_seq)
 
 
 class SqliteWriteScripts(WriteScripts):
@@ -32,7 +21,7 @@ class SqliteWriteScripts(WriteScripts):
         self._add = dialect.bulk("journal", 'run_no, fence, seq, kind, "key", attempt, fp, codec, body, at_ms, took_us')
         self._seen: dict[str, Sequence[Any]] = {}
 
-    def flush(self, worker_id: str, batch: Sequence[RunWrite], known: dict[tuple[str, str], Standing]) -> Script[list[Written]]:
+    def flush(self, worker_id: str, batch: Sequence[RunWrite], known: dict[tuple[str, str], Known]) -> Script[list[Written]]:
         """`write`, by what is known where all of it is."""
         claims = going_on((known.get((worker_id, write.run_id)) for write in batch), batch)
         if claims is None:
@@ -44,14 +33,14 @@ class SqliteWriteScripts(WriteScripts):
             claim.last = write.entries[-1].seq
         return [claim.verdict for claim in claims]
 
-    def _look(self, worker_id: str, batch: Sequence[RunWrite], known: dict[tuple[str, str], Standing]) -> Script[list[Written]]:
+    def _look(self, worker_id: str, batch: Sequence[RunWrite], known: dict[tuple[str, str], Known]) -> Script[list[Written]]:
         verdicts = yield from self.write(worker_id, batch)
         for write, (verdict, inbox_seq) in zip(batch, verdicts, strict=True):
             claim = worker_id, write.run_id
             known.pop(claim, None)
             if verdict == "ok" and write.release is None and (seen := self._seen.get(write.run_id)) is not None:
                 last = write.entries[-1].seq if write.entries else seen[3] or 0
-                known[claim] = Standing(write.fence, max(last, seen[3] or 0), seen[4], inbox_seq)
+                known[claim] = Known(write.fence, max(last, seen[3] or 0), seen[4], inbox_seq)
         return verdicts
 
     def _held(self, worker_id: str, run_ids: Sequence[str]) -> Script[dict[str, Sequence[Any]]]:

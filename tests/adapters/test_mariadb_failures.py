@@ -110,12 +110,12 @@ async def test_a_flush_in_one_statement_whose_answer_is_lost_is_looked_into_at_o
         worker_id, run = await start(store, "run-1")
         await store.write(worker_id, [write(run, [entry(1, b"1")])])
         for seq, cut in ((2, proxy.cut_after), (3, proxy.cut_before)):
-            happened = cut(b"WITH entry")
+            happened = cut(b"result %d" % seq)
             for _ in range(2):
-                [written] = await store.write(worker_id, [write(run, [entry(seq, b"%d" % seq)])])
+                [written] = await store.write(worker_id, [write(run, [entry(seq, b"result %d" % seq)])])
                 assert written.verdict == "ok"
             assert happened.is_set()
-        assert await bodies(store, "run-1") == [b"1", b"2", b"3"]
+        assert await bodies(store, "run-1") == [b"1", b"result 2", b"result 3"]
 
 
 async def test_a_release_whose_answer_is_lost_is_sent_again_and_lands_once(mariadb: Mariadb, mariadb_url: str) -> None:

@@ -319,22 +319,27 @@ class Engine:
     def released(self, run: Run, release: Release, execution: Execution) -> None:
         """It is durable: tell whoever waits."""
         if release.status.ended:
-            self.local_roots.discard(run.run_id)
-            telemetry.RUNS_ENDED.add(1, {telemetry.AGENT: run.kind, telemetry.STATUS: release.status.name.lower()})
-            if release.status == RunStatus.BURIED:
-                telemetry.RUNS_BURIED.add(1, {telemetry.AGENT: run.kind})
-            if run.parent_id is not None:
-                self._untold.append(run.run_id)
-                self._told.set()
-            if release.status != RunStatus.COMPLETED and self._tasks is not None and execution.has_children:
-                self._tasks.start_soon(self._cancel_orphans, run, release)
-        elif release.status == RunStatus.PARKED:
+            self._ended_here(run, release, execution)
+            return
+        if release.status == RunStatus.PARKED:
             telemetry.RUNS_PARKED.add(1, {telemetry.AGENT: run.kind})
             if release.wake_at is not None:
                 self.due_soon(release.wake_at - execution.store_now())
         elif self.is_local(run.run_id) and not self.draining:
             self.locals.append(ticket_of(run))
         self._hub.poke((run.run_id,))
+
+    def _ended_here(self, run: Run, release: Release, execution: Execution) -> None:
+        self.local_roots.discard(run.run_id)
+        telemetry.RUNS_ENDED.add(1, {telemetry.AGENT: run.kind, telemetry.STATUS: release.status.name.lower()})
+        if release.status == RunStatus.BURIED:
+            telemetry.RUNS_BURIED.add(1, {telemetry.AGENT: run.kind})
+        if run.parent_id is not None:
+            self._untold.append(run.run_id)
+            self._told.set()
+        if release.status != RunStatus.COMPLETED and self._tasks is not None and execution.has_children:
+            self._tasks.start_soon(self._cancel_orphans, run, release)
+        self._hub.show(run._replace(status=release.status, owner=None, result=release.result))
 
     async def _tell_parents(self) -> None:
         while True:

@@ -47,7 +47,7 @@ class Hub:
     def __init__(self, store: RunStore) -> None:
         self._store = store
         self.mine: Container[str] = ()
-        """Runs at work in this process: their ends are told by `poke`."""
+        """Runs at work in this process: their ends are told by `show`."""
         self._watchers: dict[str, set[Watcher]] = {}
         self._due: set[str] = set()
         self._changed, self._wanted = anyio.Event(), anyio.Event()
@@ -71,6 +71,11 @@ class Hub:
         if changed:
             self._due |= changed
             self._changed.set()
+
+    def show(self, row: Run) -> None:
+        """This is what a run came to here, and it is durable: nobody need read it."""
+        for watcher in self._watchers.get(row.run_id, ()):
+            _show(watcher, row)
 
     async def run(self) -> None:
         """Show the rows that changed to those who watch them."""
@@ -119,6 +124,8 @@ class Hub:
 def _show(watcher: Watcher, row: Run | None) -> None:
     """Wake a watcher if this row is news to it."""
     before = watcher.row
+    if before is not None and before.status.ended and row is not None and not row.status.ended and not watcher.journal:
+        return  # it was read before the run ended here
     watcher.row = row
     if watcher.journal or row is None or before is None or (row.status, row.fence, row.wake) != (before.status, before.fence, before.wake):
         watcher.event.set()
