@@ -29,7 +29,7 @@ from agentkit.inmemory.limits import InMemoryLimits
 from agentkit.resilience.circuit_breaker import CircuitBreaker
 from agentkit.resilience.fallback import fallback, moves_on
 from agentkit.resilience.policy import Policy
-from agentkit.resilience.rate_limit import RateLimit
+from agentkit.resilience.rate_limit import RateLimit, used
 from agentkit.resilience.retry import Retry
 from agentkit.resilience.semaphore import Permits, Semaphore
 from agentkit.resilience.state import PolicyState, current, using
@@ -359,5 +359,31 @@ def test_a_cancellation_by_asyncio_itself_passes_through_every_layer(clock: Fake
                 async with asyncio.timeout(0.01):
                     await full(shared=True).call(anyio.sleep_forever)
             await Policy("q", timeout_s=0.5, limits=[Semaphore("b", 2, shared=True, weight=2)]).call(nothing)
+
+    asyncio.run(main())
+
+
+def test_a_cancellation_by_asyncio_while_a_rate_is_settled_leaves_no_permit_behind(clock: FakeClock) -> None:
+    """It knows no shield, so what is given back after the rate must be given back all the same."""
+
+    class Slow(InMemoryLimits):
+        async def settle(self, name: str, key: str, actual: float) -> None:
+            await anyio.sleep_forever()
+
+    async def use() -> None:
+        used(5)
+        await nothing()
+
+    async def main() -> None:
+        policy = Policy("p", timeout_s=0.5, limits=[Semaphore("a", 1), RateLimit("r", tpm=600, shared=True)])
+        with using(PolicyState(clock, limits=Slow(clock))) as state:
+            task = asyncio.get_running_loop().create_task(policy.call(use))
+            await anyio.wait_all_tasks_blocked()
+            permits = state.part("semaphore", "a", (1, False, False), partial(Permits, "a", 1, clock))
+            assert permits.held == 1
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert permits.held == 0
 
     asyncio.run(main())

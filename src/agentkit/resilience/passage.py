@@ -89,8 +89,16 @@ class Passage:
             if self._beside is not None and await self._beside.__aexit__(type(exc) if exc else None, exc, None):
                 raise PermitLost(str(self._beside.struck)) from None
         finally:
-            for hold in reversed(self._held):
-                await hold.leave(outcome)
+            await self._give_back(outcome)
+
+    async def _give_back(self, outcome: Outcome) -> None:
+        """All that is held, even if one of its stores fails or a `Task.cancel()`, which knows no shield, strikes meanwhile."""
+        try:
+            while self._held:
+                await self._held.pop().leave(outcome)
+        finally:
+            if self._held:
+                await self._give_back(outcome)
 
     def _outcome(self, exc: BaseException | None) -> Outcome:
         if self._sent_at is None:
