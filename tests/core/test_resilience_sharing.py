@@ -174,6 +174,19 @@ async def test_without_the_store_each_process_goes_on_by_itself(clock: FakeClock
     assert await first.call() == "ok"
 
 
+async def test_what_could_not_be_said_while_the_store_was_away_is_said_at_the_next_look(
+    clock: FakeClock, values: Away, processes: list[Process]
+) -> None:
+    first, second, *_ = processes
+    values.away = True
+    await first.open_it()
+    values.away = False
+    await clock.advance(LOOK_EVERY_S)
+    assert await first.call() == "refused"
+    assert await second.call() == "refused"
+    assert second.sent == 0
+
+
 async def test_a_circuit_without_a_values_store_is_known_here_only(clock: FakeClock) -> None:
     with using(PolicyState(clock)) as state:
         await POLICY.call(clock.sleep, 0.0)

@@ -91,13 +91,16 @@ class SharedCircuit(Circuit):
 
     async def _say(self) -> None:
         said, ttl_s = word(self.settings, self.state)
-        self._unsaid = False
-        found = (await self._values.get([self._key])).get(self._key)
-        if found is None or found.value != said:
-            try:
+        self._unsaid = False  # before the wait: what changes meanwhile is to be said next
+        try:
+            found = (await self._values.get([self._key])).get(self._key)
+            if found is None or found.value != said:
                 await self._values.put(self._key, said, expected=found.version if found else 0, ttl_s=ttl_s)
-            except ValueConflict:
-                self._hear(None)  # another spoke at the same moment: its word is read next
+        except ValueConflict:
+            self._hear(None)  # another spoke at the same moment: its word is read next
+        except BaseException:
+            self._unsaid = True  # nobody may have heard it
+            raise
 
     async def _claim_probing(self) -> None:
         try:
