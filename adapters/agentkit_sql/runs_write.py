@@ -105,8 +105,8 @@ class WriteScripts:
                 answers.append(Claimed(run, now))
             elif refusal is not None:
                 answers.append(refusal)
-        if granted:
-            yield self._claim(worker_id, now, self._dialect.listed(granted))
+        if granted:  # as a change without an answer, which may travel with the COMMIT
+            yield self._claim.many([(worker_id, now, self._dialect.listed(granted))])
         return answers
 
     def _find(self, listed: Any) -> Script[Sequence[Sequence[Any]]]:
