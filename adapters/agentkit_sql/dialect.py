@@ -59,6 +59,8 @@ class Dialect(ABC):
     """The same, leaving out the rows that another transaction is changing: for work that anybody may do."""
     tables: Statement
     """The names of the tables that there are."""
+    add_column = "ADD COLUMN IF NOT EXISTS"
+    """Of a migration: where each statement is a transaction of its own, one that was cut off is begun anew."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -124,6 +126,7 @@ class SqliteDialect(Dialect):
 
     share = exclusive = unlocked = ""
     tables = Statement("SELECT name FROM sqlite_master WHERE type = 'table'")
+    add_column = "ADD COLUMN"
 
     def __init__(self, clock: Clock, *, strict: bool = True) -> None:
         super().__init__(clock)

@@ -6,7 +6,7 @@ A key ties tickets to each other, so what changes a key's line goes through the 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentkit.clock import SYSTEM
 from agentkit.errors import QueueFull
@@ -19,7 +19,7 @@ from agentkit_sql.queue_moves import DELAYED, READY, RETRY_AFTER_S
 from agentkit_sql.queue_scripts import QUEUE as QUEUE_LOCK
 from agentkit_sql.queue_scripts import QueueScripts, to_depths
 from agentkit_sql.queue_turns import TRIES_BITS, attempt_of, row_of
-from agentkit_sql.rows import TICKET
+from agentkit_sql.rows import QUEUED
 from agentkit_sql.server import Server
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from agentkit.clock import Clock
     from agentkit_sql.dialect import Script
     from agentkit_sql.port import SqlSettings
+
+T = TypeVar("T")
 
 NOW = "(SELECT coalesce(?::float8, extract(epoch FROM clock_timestamp())::float8) AS now)"
 PRIORITY = Ticket._fields.index("priority")
@@ -41,27 +43,29 @@ QUIET = "(SELECT set_config('synchronous_commit', 'off', true)) AS quiet"
 # The twin is looked for in a subquery of its own: as a join it would be planned once for each connection, perhaps while few wait, and then
 # read all that wait for each put. Of a column whose values are all alike one is sent, and `unnest` fills it up with NULLs.
 PUT = (
-    "WITH given AS (SELECT ?::text[] AS kinds, ?::text[] AS versions, ?::text[] AS tenants, ?::text[] AS traces), "
+    "WITH given AS (SELECT ?::text[] AS kinds, ?::text[] AS versions, ?::text[] AS tenants, ?::text[] AS traces, "
+    "?::text::bigint[] AS weights), "
     "asked AS (SELECT i, run_id, coalesce(kind, kinds[1]) AS kind, coalesce(version, versions[1]) AS version, wake, "
     "coalesce(tenant, tenants[1]) AS tenant, least(greatest(priority, 0), 2) AS priority, coalesce(trace, traces[1]) AS trace, "
-    "run_id || ':' || wake AS id "
-    "FROM given, unnest(?::text[], ?::text::bigint[], ?::text::bigint[], kinds, versions, tenants, traces) "
-    "WITH ORDINALITY AS one(run_id, wake, priority, kind, version, tenant, trace, i)), "
+    "coalesce(weight, weights[1]) AS weight, run_id || ':' || wake AS id "
+    "FROM given, unnest(?::text[], ?::text::bigint[], ?::text::bigint[], kinds, versions, tenants, traces, weights) "
+    "WITH ORDINALITY AS one(run_id, wake, priority, kind, version, tenant, trace, weight, i)), "
     "fresh AS MATERIALIZED (SELECT *, row_number() OVER (ORDER BY i) AS place FROM asked "
     "WHERE (SELECT true FROM tickets WHERE tickets.id = asked.id AND state <> 1) IS NULL), "
     "counted AS (SELECT count(*) AS n FROM fresh), "
     "room AS (UPDATE queue_state SET last_n = last_n + n, waiting = waiting + n FROM counted WHERE one = 1 AND n > 0 AND waiting + n <= ? "
     "RETURNING last_n - n AS last, turn0, turn1, turn2), "
     "line AS MATERIALIZED (SELECT tenant, priority, last, count(*) AS length, min(place) AS first, "
+    "greatest(max(weight), 1)::float8 AS weight, "
     "CASE priority WHEN 0 THEN turn0 WHEN 1 THEN turn1 ELSE turn2 END AS stands FROM fresh, room GROUP BY tenant, priority, last, stands), "
-    "taken AS (INSERT INTO turns (tenant, priority, turn) SELECT tenant, priority, stands + length FROM line "
-    "ON CONFLICT (tenant, priority) DO UPDATE SET turn = (SELECT greatest(turns.turn, stands) + length FROM line "
+    "taken AS (INSERT INTO turns (tenant, priority, turn) SELECT tenant, priority, stands + length / weight FROM line "
+    "ON CONFLICT (tenant, priority) DO UPDATE SET turn = (SELECT greatest(turns.turn, stands) + length / weight FROM line "
     "WHERE line.tenant = turns.tenant AND line.priority = turns.priority) RETURNING tenant, priority, turn), "
-    "places AS MATERIALIZED (SELECT tenant, priority, last, turn - length - first + 1 AS before "
+    "places AS MATERIALIZED (SELECT tenant, priority, last, turn, length + first - 1 AS until, weight AS divisor "
     "FROM line JOIN taken USING (tenant, priority)), "
-    f"added AS (INSERT INTO tickets ({TICKET}, n, id, served, state, turn, due, put_at, tries, deliveries) "
-    "SELECT run_id, kind, version, wake, tenant, priority, '', trace, last + place, id, kind || '@' || version, "
-    f"CASE WHEN delay > 0 THEN {DELAYED} ELSE {READY} END, before + place, now + delay, now, 0, 0 "
+    f"added AS (INSERT INTO tickets ({QUEUED}, n, id, served, state, turn, due, put_at, tries, deliveries) "
+    "SELECT run_id, kind, version, wake, tenant, priority, '', trace, weight, last + place, id, kind || '@' || version, "
+    f"CASE WHEN delay > 0 THEN {DELAYED} ELSE {READY} END, turn - (until - place) / divisor, now + delay, now, 0, 0 "
     f"FROM fresh JOIN places USING (tenant, priority), {NOW} AS clock, (SELECT ?::float8 AS delay) AS later) "
     "SELECT n, EXISTS (SELECT 1 FROM room) FROM counted"
 )
@@ -73,7 +77,7 @@ FINISH = f"{HELD} DELETE FROM tickets USING {QUIET} WHERE {IS_HELD} AND key = ''
 RENEW = f"{HELD} UPDATE tickets SET due = now + ? FROM {QUIET}, {NOW} AS clock WHERE {IS_HELD} RETURNING n"
 
 
-LEASED = f"{TICKET}, n, tries, deliveries"
+LEASED = f"{QUEUED}, n, tries, deliveries"
 # Nothing is due to come back, and one priority waits alone: then the first of the line are leased, and nothing is to be chosen.
 LEASE = (
     f"WITH clock AS {NOW}, "
@@ -117,7 +121,7 @@ class PostgresQueueScripts(QueueScripts):
         yield from self._dialect.serial(QUEUE_LOCK)
         rows = yield self._plain(self._given.given_now, list(kinds), n, n, lease_s)
         if rows:
-            return [Lease(Ticket(*row[:8]), attempt_of(row[8], row[9]), row[10]) for row in rows], None
+            return [Lease(Ticket(*row[:9]), attempt_of(row[9], row[10]), row[11]) for row in rows], None
         return (yield from super().lease(n, lease_s, kinds))
 
     def depth(self) -> Script[dict[str, Depth]]:
@@ -172,9 +176,9 @@ class PostgresQueue(SqlQueue):
             if tickets:
                 await self.database.write(lambda: self._scripts.put(tickets, delay_s), sync=True, topic=QUEUE)
             return
-        run_ids, kinds, versions, wakes, tenants, priorities, _, traces = by_column(_by_line(tickets))
-        columns = [*map(_once, (kinds, versions, tenants, traces)), run_ids, integers(wakes), integers(priorities)]
-        params = [*columns, self.settings.max_depth, self._now, max(0.0, delay_s)]
+        run_ids, kinds, versions, wakes, tenants, priorities, _, traces, weights = by_column(_by_line(tickets))
+        columns = [*map(_once, (kinds, versions, tenants, traces)), integers(_once(weights))]
+        params = [*columns, run_ids, integers(wakes), integers(priorities), self.settings.max_depth, self._now, max(0.0, delay_s)]
         [(count, written)] = await self._server.statement(PUT, params, topic=QUEUE)
         if count and not written:
             raise QueueFull("queue", self.settings.max_depth, RETRY_AFTER_S)
@@ -195,7 +199,7 @@ class PostgresQueue(SqlQueue):
         return [row_of(lease.attempt) in kept for lease in leases]
 
 
-def _once(column: list[str]) -> list[str]:
+def _once(column: list[T]) -> list[T]:
     """One of them, where all are alike."""
     return column[:1] if column.count(column[0]) == len(column) else column
 

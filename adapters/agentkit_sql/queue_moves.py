@@ -8,7 +8,7 @@ from agentkit.errors import QueueFull
 from agentkit.ports.queue import Ticket
 from agentkit_sql.dialect import Statement
 from agentkit_sql.queue_turns import QueueState, to_state
-from agentkit_sql.rows import TICKET
+from agentkit_sql.rows import QUEUED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
     @classmethod
     def read(cls, row: Sequence[Any]) -> Row:
-        return cls(row[8], row[9], row[10], row[11], Ticket(*row[:8]))
+        return cls(row[9], row[10], row[11], row[12], Ticket(*row[:9]))
 
 
 class TicketMoves:
@@ -53,7 +53,7 @@ class TicketMoves:
         self._first_turn = Statement("INSERT INTO turns (tenant, priority, turn) VALUES (?, ?, ?)")
         self._next_turn = Statement("UPDATE turns SET turn = ? WHERE tenant = ? AND priority = ?")
         self._past_turns = Statement("DELETE FROM turns WHERE priority = ? AND turn <= ?")
-        self._insert = dialect.bulk("tickets", f"{TICKET}, n, id, served, state, turn, due, put_at, tries, deliveries")
+        self._insert = dialect.bulk("tickets", f"{QUEUED}, n, id, served, state, turn, due, put_at, tries, deliveries")
         self._delete = Statement(f"DELETE FROM tickets WHERE {among_n}")
         self._twin = Statement(f"SELECT n, deliveries, due FROM tickets WHERE state <> 1 AND id = ?{before}")
         self._place = Statement("UPDATE tickets SET state = ?, due = ?, deliveries = ? WHERE n = ?")
@@ -81,7 +81,7 @@ class TicketMoves:
             line = ticket.tenant, min(max(ticket.priority, 0), 2)
             if line not in turns:
                 turns[line] = yield from self._begin(line, state)
-            turns[line] += 1
+            turns[line] += ticket.stride
             place = DELAYED if due > now else BEHIND if ticket.key else READY
             if place == BEHIND:
                 keys.add(ticket.key)

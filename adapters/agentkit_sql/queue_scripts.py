@@ -8,7 +8,7 @@ from agentkit.ports.queue import DeadTicket, Depth, Lease, Ticket
 from agentkit_sql.dialect import Statement
 from agentkit_sql.queue_moves import BEHIND, READY, Row, TicketMoves
 from agentkit_sql.queue_turns import attempt_of, choose, in_turn, row_of, to_state
-from agentkit_sql.rows import TICKET
+from agentkit_sql.rows import QUEUED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ class QueueScripts(TicketMoves):
     def __init__(self, dialect: Dialect, max_depth: int) -> None:
         super().__init__(dialect, max_depth)
         among_n, among_id, before = dialect.among("n"), dialect.among("id"), dialect.exclusive
-        row = f"SELECT {TICKET}, n, tries, deliveries, put_at"
+        row = f"SELECT {QUEUED}, n, tries, deliveries, put_at"
         self._candidates = Statement(
             f"{row}, turn, n FROM tickets WHERE served = ? AND priority = ? AND state = 0 ORDER BY turn, n LIMIT ?{before}"
         )
@@ -45,18 +45,18 @@ class QueueScripts(TicketMoves):
         self._of_run = Statement(f"{row} FROM tickets WHERE state <> 1 AND id >= ? AND id < ? AND run_id = ?{before}")
         self._forget_dead = Statement(f"DELETE FROM dead_tickets WHERE {among_id}")
         self._die = Statement(
-            f"INSERT INTO dead_tickets ({TICKET}, id, served, reason, deliveries, died_at) VALUES ({', '.join('?' * 13)})"
+            f"INSERT INTO dead_tickets ({QUEUED}, id, served, reason, deliveries, died_at) VALUES ({', '.join('?' * 14)})"
         )
         self._dead = Statement(
-            f"SELECT {TICKET}, reason, deliveries, died_at FROM dead_tickets WHERE (kind = coalesce(?, kind) OR served = ?) "
+            f"SELECT {QUEUED}, reason, deliveries, died_at FROM dead_tickets WHERE (kind = coalesce(?, kind) OR served = ?) "
             "ORDER BY died_at, id LIMIT ?"
         )
         self._some_dead = Statement(
-            f"SELECT {TICKET} FROM dead_tickets WHERE {dialect.among('run_id')} AND (kind = coalesce(?, kind) OR served = ?) "
+            f"SELECT {QUEUED} FROM dead_tickets WHERE {dialect.among('run_id')} AND (kind = coalesce(?, kind) OR served = ?) "
             f"ORDER BY died_at, id{before}"
         )
         self._all_dead = Statement(
-            f"SELECT {TICKET} FROM dead_tickets WHERE (kind = coalesce(?, kind) OR served = ?) ORDER BY died_at, id{before}"
+            f"SELECT {QUEUED} FROM dead_tickets WHERE (kind = coalesce(?, kind) OR served = ?) ORDER BY died_at, id{before}"
         )
         served = dialect.in_union("served")
         self._depth = Statement(
@@ -87,7 +87,7 @@ class QueueScripts(TicketMoves):
         chosen, state = choose(lines, n, state)
         yield self._lease(now + lease_s, self._dialect.listed([row[-1] for row in chosen]))
         yield from self._store(state)
-        return [Lease(Ticket(*row[:8]), attempt_of(row[8], row[9] + 1), row[10] + 1) for row in chosen], None
+        return [Lease(Ticket(*row[:9]), attempt_of(row[9], row[10] + 1), row[11] + 1) for row in chosen], None
 
     def _lines(self, n: int, kinds: AbstractSet[str]) -> Script[list[list[Sequence[Any]]]]:
         """Low, normal, high: of each the first that wait, in the order of their turns."""
@@ -170,7 +170,7 @@ class QueueScripts(TicketMoves):
         return to_depths((yield self._depth(now, now)), now)
 
     def dead(self, kind: str | None, limit: int) -> Script[list[DeadTicket]]:
-        return [DeadTicket(Ticket(*row[:8]), *row[8:]) for row in (yield self._dead(kind, kind, limit))]
+        return [DeadTicket(Ticket(*row[:9]), *row[9:]) for row in (yield self._dead(kind, kind, limit))]
 
     def redrive(self, run_ids: Sequence[str] | None, kind: str | None) -> Script[list[str]]:
         yield from self._dialect.serial(QUEUE)

@@ -29,7 +29,9 @@ FIELDS = (
     "expires_at"
 )
 TICKET = 'run_id, kind, version, wake, tenant, priority, "key", trace'
-"""The columns of a `Ticket`, in its order."""
+"""The columns of a run's `Ticket`, in its order."""
+QUEUED = f"{TICKET}, weight"
+"""Those of a `Ticket` in the queue, where it has a weight too."""
 
 TO_TELL = (
     "CASE WHEN notify = 0 AND parent_id IS NOT NULL AND EXISTS "

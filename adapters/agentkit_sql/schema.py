@@ -105,7 +105,7 @@ joins = _table(
 tickets = _table(
     "tickets", "n",
     n=Integer, id=Text, run_id=Text, kind=Text, version=Text, wake=Integer, tenant=Text, priority=Integer, key=Text, trace=Text,
-    served=Text, state=Integer, turn=REAL, due=REAL, put_at=REAL, tries=Integer, deliveries=Integer,
+    weight=Integer, served=Text, state=Integer, turn=REAL, due=REAL, put_at=REAL, tries=Integer, deliveries=Integer,
 )  # fmt: skip
 _index("tickets_undelivered", tickets, "id", "state <> 1", unique=True)
 _index("tickets_ready", tickets, "served priority turn n put_at", "state = 0")
@@ -118,7 +118,7 @@ turns = _table("turns", "tenant priority", tenant=Text, priority=Integer, turn=R
 dead_tickets = _table(
     "dead_tickets", "id",
     id=Text, run_id=Text, kind=Text, version=Text, wake=Integer, tenant=Text, priority=Integer, key=Text, trace=Text,
-    served=Text, reason=Text, deliveries=Integer, died_at=REAL,
+    weight=Integer, served=Text, reason=Text, deliveries=Integer, died_at=REAL,
 )  # fmt: skip
 _index("dead_tickets_by_age", dead_tickets, "died_at")
 
@@ -139,8 +139,14 @@ buckets = _table("buckets", "name", name=Text, level=REAL, burst=REAL, rate=REAL
 reservations = _table("reservations", "name key", name=Text, key=Text, amount=REAL, settled=Integer, at=REAL)
 _index("reservations_by_age", reservations, "at")
 
+
+def _weigh_tickets(dialect: Dialect) -> list[str]:
+    # Processes of the version before go on: what they put weighs 1.
+    return [f"ALTER TABLE {table} {dialect.add_column} weight INTEGER DEFAULT 1 NOT NULL" for table in (tickets.name, dead_tickets.name)]
+
+
 FIRST = 1
-MIGRATIONS: tuple[Callable[[Dialect], list[str]], ...] = ()
+MIGRATIONS: tuple[Callable[[Dialect], list[str]], ...] = (_weigh_tickets,)
 """What turns version `FIRST + i` into the next one; a new file is made of the tables above at once."""
 
 

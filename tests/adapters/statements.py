@@ -1,10 +1,17 @@
-"""The statements of the SQL adapters, to be looked at."""
+"""The statements of the SQL adapters, to be looked at, and those that make a schema an older one."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
 from agentkit_sql.dialect import Statement
+
+WITHOUT_WEIGHTS = (
+    "ALTER TABLE tickets DROP COLUMN weight",
+    "ALTER TABLE dead_tickets DROP COLUMN weight",
+    "UPDATE schema_version SET version = 1",
+)
+"""Make a schema what it was before tickets had weights."""
 
 
 def statements(scripts: object) -> dict[str, str]:

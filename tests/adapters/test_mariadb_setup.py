@@ -11,10 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from agentkit.errors import InvalidKey, InvalidSetting, SchemaTooNew, StoreBusy, StoreRefused
 from agentkit.testing.contract import race
+from agentkit.testing.queue_base import SERVED, ticket
 from agentkit.testing.runs_base import create, new, start
 from agentkit_sql import Sql, SqlRuns
 from agentkit_sql.dialect import Script, Statement
 from tests.adapters.opening import HASTY, opened
+from tests.adapters.statements import WITHOUT_WEIGHTS
 from tests.adapters.within_laws import WithinLaws
 from tests.servers.mariadb import GUARDED, PASSWORD, Mariadb
 from tests.servers.process import certify, private
@@ -125,6 +127,22 @@ async def test_a_first_migration_that_was_cut_off_is_finished_by_the_next(mariad
     await store.open()
     await start(store, "run-1")
     await store.aclose()
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+async def test_the_tickets_of_a_schema_from_before_there_were_weights_weigh_one(mariadb: Mariadb, mariadb_url: str, cut_off: bool) -> None:
+    async with opened(Sql(mariadb_url).queue) as queue:
+        await queue.put([ticket(1)])
+    first = "ALTER TABLE tickets ADD COLUMN weight INTEGER DEFAULT 1 NOT NULL"
+    with mariadb.connect(mariadb_url.rsplit("/", 1)[1]) as other, other.cursor() as cursor:
+        for statement in (*WITHOUT_WEIGHTS, *[first] * cut_off):
+            cursor.execute(statement)
+    async with opened(Sql(mariadb_url).queue) as queue:
+        await queue.put([ticket(2, weight=3)])
+        leases = await queue.lease(2, wait_s=0, lease_s=60, kinds=SERVED)
+        assert {lease.ticket for lease in leases} == {ticket(1), ticket(2, weight=3)}
+        assert await queue.bury(leases, "poison") == [True, True]
+        assert {letter.ticket for letter in await queue.dead()} == {lease.ticket for lease in leases}
 
 
 async def test_ten_processes_that_start_together_migrate_once(mariadb_url: str) -> None:

@@ -17,6 +17,7 @@ from agentkit import Agent, Context, Runtime
 from agentkit.clock import SYSTEM
 from agentkit.errors import AdapterNotInstalled, InvalidSetting, SchemaTooNew, StoreBusy
 from agentkit.ports.records import RunStatus
+from agentkit.testing.queue_base import SERVED, ticket
 from agentkit.testing.runs_base import new
 from agentkit_sql import Sql, SqlRuns
 from agentkit_sql import postgresql_queue as queue_statements
@@ -24,10 +25,10 @@ from agentkit_sql import postgresql_runs as run_statements
 from agentkit_sql.dialect import Script, Statement
 from agentkit_sql.postgresql import PostgresDialect, PostgresSettings, driver_of
 from agentkit_sql.postgresql_asyncpg import numbered
-from agentkit_sql.schema import FIRST, migrate
+from agentkit_sql.schema import FIRST, MIGRATIONS, migrate
 from agentkit_sql.server import Server, drive
 from tests.adapters.opening import opened
-from tests.adapters.statements import statements
+from tests.adapters.statements import WITHOUT_WEIGHTS, statements
 from tests.adapters.within_laws import WithinLaws
 from tests.servers.postgresql import GUARDED, PASSWORD, Postgresql
 from tests.servers.process import private
@@ -161,12 +162,12 @@ async def test_a_newer_schema_is_refused_and_left_alone(store: SqlRuns, postgres
 
 
 async def test_an_older_schema_is_brought_up_to_date_once(store: SqlRuns) -> None:
-    def second(_: object) -> list[str]:
+    def newest(_: object) -> list[str]:
         return ["ALTER TABLE runs ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'"]
 
     dialect = PostgresDialect(SYSTEM)
     for _ in range(2):
-        await store.database.write(lambda: migrate(dialect, "here", [second]), sync=True)
+        await store.database.write(lambda: migrate(dialect, "here", [*MIGRATIONS, newest]), sync=True)
 
     def look() -> Script[tuple[int, str]]:
         [(version,)] = yield Statement("SELECT version FROM schema_version")()
@@ -174,7 +175,22 @@ async def test_an_older_schema_is_brought_up_to_date_once(store: SqlRuns) -> Non
         return version, colour
 
     version, colour = await store.database.read(look)
-    assert (version, "red" in colour) == (FIRST + 1, True)
+    assert (version, "red" in colour) == (FIRST + len(MIGRATIONS) + 1, True)
+
+
+async def test_the_tickets_of_a_schema_from_before_there_were_weights_weigh_one(postgresql_url: str) -> None:
+    async with opened(Sql(postgresql_url).queue) as queue:
+        await queue.put([ticket(1)])
+
+        def go_back() -> Script[None]:
+            for statement in WITHOUT_WEIGHTS:
+                yield Statement(statement)()
+
+        await queue.database.write(go_back, sync=True)
+    async with opened(Sql(postgresql_url).queue) as queue:
+        await queue.put([ticket(2, weight=3), ticket(3, key="k", weight=5)])
+        leases = await queue.lease(3, wait_s=0, lease_s=60, kinds=SERVED)
+    assert {lease.ticket for lease in leases} == {ticket(1), ticket(2, weight=3), ticket(3, key="k", weight=5)}
 
 
 async def test_two_schemas_of_one_database_know_nothing_of_each_other(postgresql_url: str) -> None:

@@ -13,11 +13,13 @@ import pytest
 from agentkit.clock import SYSTEM
 from agentkit.errors import InvalidKey, InvalidSetting, SchemaTooNew, StoreCorrupt, StoreRefused, StoreUnavailable
 from agentkit.ports.records import NewRun
+from agentkit.testing.queue_base import SERVED, ticket
 from agentkit_sql import Sql, SqliteSettings, SqlRuns
 from agentkit_sql.dialect import ROWS, Dialect, Script, SqliteDialect
-from agentkit_sql.schema import FIRST, migrate
+from agentkit_sql.schema import FIRST, MIGRATIONS, migrate
 from agentkit_sql.sqlite import connect, drive, translated
 from tests.adapters.opening import opened
+from tests.adapters.statements import WITHOUT_WEIGHTS
 
 
 def run(run_id: str, body: bytes = b"{}") -> NewRun:
@@ -111,15 +113,30 @@ def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
 
 
 def test_an_older_schema_is_brought_up_to_date_once(path: Path) -> None:
-    def second(_: Dialect) -> list[str]:
+    def newest(_: Dialect) -> list[str]:
         return ["ALTER TABLE runs ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'"]
 
     connection = connect(str(path), 1, SYSTEM)
     for _ in range(2):
-        drive(connection, migrate(SqliteDialect(SYSTEM), str(path), [second]))
-    assert connection.execute("SELECT version FROM schema_version").fetchall() == [(FIRST + 1,)]
+        drive(connection, migrate(SqliteDialect(SYSTEM), str(path), [*MIGRATIONS, newest]))
+    assert connection.execute("SELECT version FROM schema_version").fetchall() == [(FIRST + len(MIGRATIONS) + 1,)]
     assert "colour" in {row[1] for row in connection.execute("PRAGMA table_info(runs)")}
     connection.close()
+
+
+async def test_the_tickets_of_a_file_from_before_there_were_weights_weigh_one(path: Path) -> None:
+    async with opened(Sql(f"sqlite:///{path}").queue) as queue:
+        await queue.put([ticket(1), ticket(2)])
+        assert await queue.bury(await queue.lease(1, wait_s=0, lease_s=60, kinds=SERVED), "poison") == [True]
+    as_of_old = sqlite3.connect(path, isolation_level=None)
+    for statement in WITHOUT_WEIGHTS:
+        as_of_old.execute(statement)
+    as_of_old.close()
+    async with opened(Sql(f"sqlite:///{path}").queue) as queue:
+        assert await queue.redrive() == ["run-1"]
+        await queue.put([ticket(3, weight=3)])
+        leases = await queue.lease(3, wait_s=0, lease_s=60, kinds=SERVED)
+    assert {lease.ticket for lease in leases} == {ticket(1), ticket(2), ticket(3, weight=3)}
 
 
 async def test_a_file_locked_by_another_process_is_unavailable_until_it_is_free(store: SqlRuns, path: Path) -> None:

@@ -187,7 +187,7 @@ class NoPriority(SmallQueue):
 
 
 class FirstTenantOnly(FairLine[Entry]):
-    def next_tenant(self) -> None:
+    def next_tenant(self, stride: float = 1.0) -> None:
         pass
 
 
@@ -204,6 +204,52 @@ class FairBetweenBatches(SmallQueue):
             if leases and entry.ticket.tenant == leases[0].ticket.tenant:
                 leases.append(self._deliver(entry, now + lease_s))
         return leases
+
+
+class WeighsNobody(SmallQueue):
+    async def put(self, tickets: Sequence[Ticket], *, delay_s: float = 0.0) -> None:
+        await super().put([ticket._replace(weight=1) for ticket in tickets], delay_s=delay_s)
+
+
+class WeighsWhoComesLateByOne(SmallQueue):
+    async def put(self, tickets: Sequence[Ticket], *, delay_s: float = 0.0) -> None:
+        late = bool(self._undelivered)
+        await super().put([ticket._replace(weight=1) if late else ticket for ticket in tickets], delay_s=delay_s)
+
+
+class LineFromTheBeginning(FairLine[Entry]):
+    def push(self, tenant: str, rank: float, item: Entry, stride: float = 1.0) -> None:
+        self._reached = 0.0
+        super().push(tenant, rank, item, stride)
+
+
+class SavesTurnsUp(SmallQueue):
+    def _new_line(self) -> FairLine[Entry]:
+        return LineFromTheBeginning(self._is_offered)
+
+
+class ForgetsTheWeightOfADelay(SmallQueue):
+    def _await(self, entry: Entry, now: float) -> None:
+        if entry.state is State.DELAYED:
+            entry.ticket = entry.ticket._replace(weight=1)
+        super()._await(entry, now)
+
+
+class ForgetsTheWeightOfARetry(SmallQueue):
+    def _retry(self, entry: Entry, delay_s: float, now: float) -> None:
+        entry.ticket = entry.ticket._replace(weight=1)
+        super()._retry(entry, delay_s, now)
+
+
+class RevivesWithoutTheWeight(SmallQueue):
+    def _revive(self, entry: Entry, now: float) -> None:
+        entry.ticket = entry.ticket._replace(weight=1)
+        super()._revive(entry, now)
+
+
+class TakesNoWeightForMuch(SmallQueue):
+    async def put(self, tickets: Sequence[Ticket], *, delay_s: float = 0.0) -> None:
+        await super().put([ticket._replace(weight=ticket.weight if ticket.weight > 0 else 1000) for ticket in tickets], delay_s=delay_s)
 
 
 class ShufflesATenant(SmallQueue):

@@ -9,8 +9,11 @@ from typing import Any
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentkit.errors import InvalidSetting
+from agentkit.inmemory.line import FairLine
 from agentkit.inmemory.queue import InMemoryQueue, from_url
 from agentkit.ports.queue import Lease, Ticket
 from agentkit.testing.clock import FakeClock
@@ -111,3 +114,17 @@ async def test_a_url_opens_a_queue_of_its_own_with_its_bound() -> None:
 def test_a_url_that_is_wrong_says_what_is_right(url: str, words: str) -> None:
     with pytest.raises(InvalidSetting, match=words):
         from_url(url)
+
+
+@given(st.lists(st.integers(1, 1000), min_size=2, max_size=6), st.integers(1, 500))
+def test_no_tenant_is_ever_more_than_a_turn_ahead_of_another_by_their_weights(weights: list[int], turns: int) -> None:
+    line, served = FairLine[int](lambda _, __: True), [0] * len(weights)
+    for tenant, weight in enumerate(weights):
+        line.push(str(tenant), 0, tenant, 1 / weight)
+    for _ in range(turns):
+        first = line.head()
+        assert first is not None
+        line.next_tenant(1 / weights[first])
+        served[first] += 1
+    rounds = [count / weight for count, weight in zip(served, weights, strict=True)]
+    assert max(rounds) - min(rounds) <= 1 / min(weights) + 1e-9

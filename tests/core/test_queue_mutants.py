@@ -25,6 +25,9 @@ KEY_ORDER = "tickets_of_one_key_are_leased_in_order_one_at_a_time"
 FIFO = "tickets_of_one_priority_and_tenant_are_leased_in_the_order_of_their_puts"
 DEPTH = "depth_counts_ready_delayed_leased_and_dead_apart_for_each_version"
 BOUND = "a_put_over_the_bound_is_refused_whole"
+WEIGHT = "a_tenant_of_three_times_the_weight_gets_three_times_the_turns"
+LATE = "a_tenant_that_comes_late_gets_the_turns_of_its_weight_from_then_on"
+KEPT = "a_ticket_keeps_its_weight_wherever_it_goes"
 LATER = "what_is_to_come_back_later_comes_back_later"
 
 BROKEN: list[Broken[SmallQueue]] = [
@@ -70,6 +73,15 @@ BROKEN: list[Broken[SmallQueue]] = [
     (mutants.UnfairToTenants, "tenants_share_the_queue_however_much_one_of_them_put", {}),
     (mutants.UnfairToTenants, "a_batch_is_shared_between_tenants_too", {}),
     (mutants.FairBetweenBatches, "a_batch_is_shared_between_tenants_too", {}),
+    (mutants.WeighsNobody, WEIGHT, {"n": 1}),
+    (mutants.WeighsNobody, WEIGHT, {"n": 8}),
+    (mutants.WeighsWhoComesLateByOne, LATE, {}),
+    (mutants.SavesTurnsUp, LATE, {}),
+    (mutants.SavesTurnsUp, "a_tenant_with_nothing_waiting_saves_no_turns_up", {}),
+    (mutants.ForgetsTheWeightOfADelay, KEPT, {"way": "delay"}),
+    (mutants.ForgetsTheWeightOfARetry, KEPT, {"way": "retry"}),
+    (mutants.RevivesWithoutTheWeight, KEPT, {"way": "redrive"}),
+    (mutants.TakesNoWeightForMuch, "a_weight_below_one_counts_as_one", {}),
     (mutants.ShufflesATenant, "a_tenant_gets_its_own_tickets_in_their_order", {}),
     (mutants.ForgetsKeys, KEY_ORDER, {}),
     (mutants.FreesKeysAtTheLease, KEY_ORDER, {}),

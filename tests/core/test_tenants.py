@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
 
 import anyio
 import pytest
+from pydantic import ValidationError
 
-from agentkit import Agent, Context, Overloaded, RunError, Runtime, Settings, StepContext
+from agentkit import Agent, Context, Overloaded, RunError, Runtime, Settings, Signal, StepContext
 from agentkit.agents.meta import NOBODY, Principal, RunMeta, meta_of, read_meta
-from agentkit.agents.tenants import KEEP_S, Tenant
+from agentkit.agents.tenants import KEEP_S, MOST_WEIGHT, Tenant, Tenants
 from agentkit.errors import UnknownTenant
 from agentkit.inference.budgets import Budget
+from agentkit.ports.queue import Ticket
 from agentkit.testing import runtime
+from agentkit.testing.clock import FakeClock
 
 ANN = Principal(id="ann", permissions=frozenset({"orders:read"}))
 
@@ -203,3 +207,65 @@ async def test_a_worker_holds_no_more_runs_of_a_tenant_than_it_may_have_and_work
             while (await handle.info()).status != "done":
                 await rt.clock.advance(1)
     assert sorted(agent.at_work) == list(range(6))
+
+
+# Weights
+
+
+class Woken(Agent[int, int]):
+    """Waits, and is woken through the queue."""
+
+    go = Signal(int)
+
+    async def run(self, ctx: Context, n: int, /) -> int:
+        await ctx.run("child", Child, n)
+        return await ctx.wait_for(self.go)
+
+
+async def test_every_ticket_of_a_tenant_has_its_weight_whatever_it_was_put_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, int]] = []
+    async with runtime(agents=[Woken, Child], tenants={"acme": Tenant(id="acme", weight=3)}) as rt:
+        put = rt.tickets.put
+
+        async def note(tickets: Sequence[Ticket]) -> None:
+            sent.extend((ticket.run_id, ticket.weight) for ticket in tickets)
+            await put(tickets)
+
+        monkeypatch.setattr(rt.tickets, "put", note)
+        handle = await rt.submit(Woken, 1, run_id="r", tenant="acme")
+        await handle.signal(Woken.go, 5)
+        assert await handle.result() == 5
+        later = await rt.submit(Child, 1, run_id="later", tenant="acme", delay_s=60)
+        await rt.clock.advance(61)
+        await later.result()
+        await (await rt.submit(Child, 1, run_id="nobody's")).result()
+    assert {run_id for run_id, _ in sent} == {"r", "r/child#1", "later", "nobody's"}
+    assert {weight for run_id, weight in sent if run_id != "nobody's"} == {3}
+    assert ("nobody's", 1) in sent
+
+
+async def test_a_tenant_that_nobody_can_look_up_now_counts_one_and_holds_up_no_other() -> None:
+    asked: list[str] = []
+
+    async def find(id: str) -> Tenant:
+        asked.append(id)
+        if id == "unheard of":
+            raise UnknownTenant(id, {})
+        if id != "acme":
+            raise ConnectionError("no database")
+        return Tenant(id=id, weight=3)
+
+    tickets = [Ticket(f"r{n}", "child", "1", tenant=tenant) for n, tenant in enumerate(("unheard of", "acme", "b", "acme", "c"))]
+    assert [ticket.weight for ticket in await Tenants(find, FakeClock()).weighed(tickets)] == [1, 3, 1, 3, 1]
+    assert asked == ["unheard of", "acme", "b"]
+
+
+async def test_without_tenants_tickets_go_as_they_are() -> None:
+    tickets = [Ticket("r", "child", "1", tenant="acme")]
+    assert await Tenants(None, FakeClock()).weighed(tickets) is tickets
+
+
+@pytest.mark.parametrize("weight", [0, MOST_WEIGHT + 1])
+def test_a_weight_out_of_bounds_is_refused_where_it_is_written(weight: int) -> None:
+    with pytest.raises(ValidationError, match="weight"):
+        Tenant(id="acme", weight=weight)

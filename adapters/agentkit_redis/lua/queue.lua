@@ -26,8 +26,8 @@ local function time_ms()
   return at[1] * 1000 + math.floor(at[2] / 1000)
 end
 
--- A whole number as text: made once, for Redis would make it anew for each call, and more slowly.
-local function text(number) return string.format('%d', number) end
+-- A number as text, exactly: made once, for Redis would make it anew for each call, and more slowly.
+local function text(number) return string.format(number % 1 == 0 and '%d' or '%.17g', number) end
 
 local function stream_of(place) return queue .. (place == 'd' and ':later' or ':s' .. place) end
 

@@ -29,7 +29,8 @@ local function remember(one, place)
   add('waiting', 1)
 end
 
--- The place of a tenant's next ticket among all tenants': one turn after its last, or where the line has come to.
+-- The place of a tenant's next ticket among all tenants': one turn after its last, or where the line has come to; a third of a turn where
+-- the tenant has three times the weight. The ticket of an older version has none.
 local function next_turn(one)
   local priority, tenant = one.ticket[6], one.ticket[5]
   local line, reached = queue .. ':turns:' .. priority, get('v' .. priority)
@@ -39,8 +40,9 @@ local function next_turn(one)
     local known = get('r' .. priority) > 0 and call('ZSCORE', line, tenant) -- nobody waits: the line has come to its end
     last = math.max(tonumber(known or 0), reached)
   end
-  last_turns[line .. tenant] = last + 1
-  local turn = text(last + 1)
+  last = last + 1 / math.max(1, one.ticket[9] or 1)
+  last_turns[line .. tenant] = last
+  local turn = text(last)
   gather('ZADD', line, turn, tenant)
   return turn
 end

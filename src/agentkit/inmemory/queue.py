@@ -232,7 +232,7 @@ class InMemoryQueue:
             return None
         turn = self._turns.next({priority for priority, _ in heads})
         where = min((where for where in heads if where[0] == turn), key=lambda where: (self._taken.get(where, 0), heads[where].place))
-        self._lines[where].next_tenant()
+        self._lines[where].next_tenant(heads[where].ticket.stride)
         self._taken[where] = self._attempts + 1
         return heads[where]
 
@@ -347,7 +347,7 @@ class InMemoryQueue:
         where = min(max(entry.ticket.priority, 0), 2), kind
         if where not in self._lines:
             self._lines[where] = self._new_line()
-        self._lines[where].push(entry.ticket.tenant, entry.place, entry)
+        self._lines[where].push(entry.ticket.tenant, entry.place, entry, entry.ticket.stride)
         self._wake(lambda waiter: kind in waiter.kinds)
 
     def _new_line(self) -> FairLine[Entry]:

@@ -8,7 +8,10 @@ Laws (each is a test in `agentkit.testing.queue`):
 - `deliveries` counts deliveries without an answer: `give_back` and `retry` take theirs back.
 - Dedup holds while the first copy is undelivered, by `Ticket.id`; it never swallows a put made after that copy was leased.
 - Tickets of one `key` are leased in order, one at a time, between lease and answer (`supports_keys`).
-- Priority is by weights with ageing, never strict; FIFO inside a priority; fair share between tenants.
+- Priority is by weights with ageing, never strict; FIFO inside a priority.
+- Tenants take turns: of those that have tickets waiting in a priority, one whose tickets weigh `w` gets `w` turns for each of one whose
+  tickets weigh 1, however much either put. Who comes late begins where the others are, and who has nothing waiting saves nothing up.
+  A ticket keeps its weight wherever it goes: delayed, retried, redriven.
 - `put` is bounded: over `max_depth` it raises `QueueFull`, nothing written.
 - `depth` counts ready, delayed, leased and dead apart, with the age of the oldest, in one round trip.
 
@@ -37,6 +40,8 @@ class Ticket(NamedTuple):
     """0 low, 1 normal, 2 high."""
     key: str = ""
     trace: str = ""
+    weight: int = 1
+    """Of its tenant, against the other tenants: 1 or more (less counts as 1)."""
 
     @property
     def id(self) -> str:
@@ -46,6 +51,11 @@ class Ticket(NamedTuple):
     @property
     def served_by(self) -> str:
         return f"{self.kind}@{self.version}"
+
+    @property
+    def stride(self) -> float:
+        """How far the ticket moves its tenant's line on, in turns of a tenant of weight 1."""
+        return 1 / max(1, self.weight)
 
 
 class Lease(NamedTuple):

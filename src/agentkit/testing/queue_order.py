@@ -66,6 +66,51 @@ class OrderLaws(QueueBase):
         had = Counter(lease.ticket.tenant for lease in await self.take(queue, 40))
         assert had["brook"] >= 15
 
+    @pytest.mark.parametrize("n", [1, 8])
+    async def test_a_tenant_of_three_times_the_weight_gets_three_times_the_turns(self, queue: Queue, n: int) -> None:
+        await queue.put(tickets(60, tenant="light") + tickets(60, tenant="heavy", weight=3))
+        assert 29 <= await self._turns_of(queue, "heavy", 40, n) <= 31
+
+    async def test_a_tenant_that_comes_late_gets_the_turns_of_its_weight_from_then_on(self, queue: Queue) -> None:
+        await queue.put(tickets(100, tenant="light"))
+        await self.take(queue, 50)
+        await queue.put(tickets(60, tenant="heavy", weight=3))
+        assert 29 <= await self._turns_of(queue, "heavy", 40) <= 31
+
+    async def test_a_tenant_with_nothing_waiting_saves_no_turns_up(self, queue: Queue) -> None:
+        await queue.put(tickets(4, tenant="heavy", weight=4) + tickets(100, tenant="light"))
+        await self.take(queue, 50)
+        await queue.put([ticket(f"again-{n}", tenant="heavy", weight=4) for n in range(60)])
+        assert 31 <= await self._turns_of(queue, "heavy", 40) <= 33
+
+    @pytest.mark.parametrize("way", ["delay", "retry", "redrive"])
+    async def test_a_ticket_keeps_its_weight_wherever_it_goes(self, queue: Queue, advance: Advance, way: str) -> None:
+        needs(way != "delay" or self.supports_delay, "supports_delay")
+        sent = tickets(60, tenant="heavy", weight=3)
+        await queue.put(sent, delay_s=self.lease_s if way == "delay" else 0.0)
+        if way == "delay":
+            await advance(1.25 * self.lease_s)
+        elif way == "retry":
+            assert all(await queue.retry(await self.take(queue, 60), 0.0))
+        else:
+            assert all(await queue.bury(await self.take(queue, 60), "poison"))
+            assert len(await queue.redrive()) == 60
+        assert (await self.depth_of(queue)).ready == 60
+        await queue.put(tickets(60, tenant="light"))
+        first = await self.take_soon(queue, advance, 40)
+        assert 29 <= sum(lease.ticket in sent for lease in first) <= 31
+
+    async def test_a_weight_below_one_counts_as_one(self, queue: Queue) -> None:
+        await queue.put(tickets(30, tenant="light") + tickets(30, tenant="none", weight=0) + tickets(30, tenant="less", weight=-3))
+        had = Counter([lease.ticket.tenant for _ in range(30) for lease in await self.take(queue)])
+        assert all(9 <= had[tenant] <= 11 for tenant in ("light", "none", "less")), had
+
+    async def _turns_of(self, queue: Queue, tenant: str, turns: int, n: int = 1) -> int:
+        """How many of the next turns the tenant gets, when tickets are leased by `n`."""
+        leases = [lease for _ in range(turns // n) for lease in await self.take(queue, n)]
+        assert len(leases) == turns
+        return sum(lease.ticket.tenant == tenant for lease in leases)
+
     async def test_a_tenant_gets_its_own_tickets_in_their_order(self, queue: Queue) -> None:
         await queue.put([each for pair in zip(tickets(30, tenant="a"), tickets(30, tenant="b"), strict=True) for each in pair])
         leases = await self.take_all(queue)

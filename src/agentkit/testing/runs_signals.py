@@ -8,6 +8,7 @@ from functools import partial
 import anyio
 import pytest
 
+from agentkit.ports.queue import Ticket
 from agentkit.ports.records import Claimed, EntryKind, Release, RunStatus, Signalled
 from agentkit.ports.runs import RunStore
 from agentkit.testing.contract import race
@@ -174,7 +175,7 @@ class SignalLaws(RunsBase):
     async def test_a_ticket_says_what_the_run_is(self, store: RunStore) -> None:
         await create(store, "run-1", tenant="acme", priority=2, key="customer 7", trace="00-4bf92f35-01")
         ticket = await the_ticket(store, "run-1")
-        assert ticket._replace(wake=0) == ("run-1", "review", "3", 0, "acme", 2, "customer 7", "00-4bf92f35-01")
+        assert ticket._replace(wake=0) == Ticket("run-1", "review", "3", 0, "acme", 2, "customer 7", "00-4bf92f35-01")
 
 
 class CancelLaws(RunsBase):
