@@ -10,16 +10,17 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
 from pydantic import BaseModel
-from starlette.responses import StreamingResponse
+from starlette.responses import JSONResponse, StreamingResponse
 
 from agentkit import Overloaded, Principal, RunNotFound, Runtime, Session
-from examples.fastapi_app.sse import sse
+from agentkit_http import EventType, sse
 from examples.support_agent import rules
 from examples.support_agent.agents import Support
 from examples.support_agent.app import AGENTS, TENANT, resources
 from examples.support_agent.shop import Shop
 
 MAY_REFUND = frozenset({"ann"})  # an app asks its own table of users
+SHOWN: frozenset[EventType] = frozenset({"text", "tool", "approval", "status"})  # the steps of a run are nobody's business outside
 
 router = APIRouter()
 
@@ -63,9 +64,10 @@ Conversation = Annotated[Session[str], Depends(conversation)]
 async def chat(session: Conversation, ask: Ask) -> StreamingResponse:
     """Say something; the answer streams. The run goes on if the client leaves: it finds the rest under `…/events`."""
     try:
-        return sse(await session.send(ask.text, message_id=ask.message_id))
+        handle = await session.send(ask.text, message_id=ask.message_id)
     except Overloaded as error:
         raise HTTPException(503, str(error), headers={"Retry-After": str(ceil(error.retry_after_s))}) from error
+    return sse(handle.events(), only=SHOWN)
 
 
 @router.get("/chat/{conversation_id}/{message_id}/events")
@@ -76,12 +78,7 @@ async def resume(
     last_event_id: Annotated[int, Header()] = 0,
 ) -> StreamingResponse:
     """Go on listening after the last event that came; what browsers do by themselves."""
-    handle = runtime.handle(session.run_id(message_id), Support)
-    try:
-        await handle.info()
-    except RunNotFound as error:
-        raise HTTPException(404, f"no message {message_id!r} was sent in this conversation") from error
-    return sse(handle, after=last_event_id)
+    return sse(runtime.handle(session.run_id(message_id)).events(after=last_event_id), only=SHOWN)
 
 
 @router.get("/chat/{conversation_id}")
@@ -97,6 +94,11 @@ async def forget(session: Conversation) -> None:
     await session.delete()
 
 
+async def missing(request: Request, error: Exception) -> JSONResponse:
+    """A message that was never sent in this conversation, or one so old that it was forgotten."""
+    return JSONResponse({"detail": str(error)}, status_code=404)
+
+
 def create(runtime: Runtime | None = None) -> FastAPI:
     """The app around a runtime, which opens and closes with it. Any number of pods may share one state."""
     embedded = runtime or local()
@@ -107,7 +109,7 @@ def create(runtime: Runtime | None = None) -> FastAPI:
             app.state.runtime = embedded
             yield
 
-    app = FastAPI(title="Support", lifespan=lifespan)
+    app = FastAPI(title="Support", lifespan=lifespan, exception_handlers={RunNotFound: missing})
     app.include_router(router)
     return app
 

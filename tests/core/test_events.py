@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 from pydantic import BaseModel
 
-from agentkit import Agent, Context, InvalidInput, RunEnded, RunNotFound, Signal, StepContext
+from agentkit import Agent, Context, InvalidInput, RunEnded, RunNotFound, Signal, StepContext, StoreUnavailable
 from agentkit.testing import LocalRuntime, runtime
 
 
@@ -154,6 +154,51 @@ async def test_a_reader_that_came_early_sees_each_event_as_it_becomes_durable_an
                 await anyio.lowlevel.checkpoint()
             await handle.signal(Collects.word, Word(text="a"))
         assert got == EVENTS
+
+
+async def test_what_is_there_is_read_without_waiting_for_more() -> None:
+    async with runtime(agents=[Collects]) as rt:
+        handle = await rt.submit(Collects, 1, run_id="r")
+        await rt.settle()
+        async with handle.events() as events:
+            assert [describe(e) for e in await events.read() or ()] == EVENTS[:1]
+            assert await events.read(0) == []
+            await handle.signal(Collects.word, Word(text="a"))
+            await rt.settle()
+            assert [describe(e) for e in await events.read(0) or ()] == EVENTS[1:]
+            assert await events.read(0) is None
+
+
+async def test_a_reader_waits_for_the_next_event_no_longer_than_it_said() -> None:
+    async with runtime(agents=[Collects]) as rt:
+        handle = await rt.submit(Collects, 1, run_id="r")
+        await rt.settle()
+        async with handle.events() as events:
+            await events.read()
+            assert await events.read(0.01) == []
+
+
+async def test_a_reader_goes_on_after_an_outage_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with runtime(agents=[Collects]) as rt:
+        await finished(rt)
+
+        async def refuse(run_id: str, after: int = -1) -> Any:
+            raise StoreUnavailable("store", "it is gone")
+
+        async with rt.handle("r").events() as events:
+            with monkeypatch.context() as outage:
+                outage.setattr(rt.store, "load", refuse)
+                with pytest.raises(StoreUnavailable):
+                    await events.read()
+            assert [describe(e) for e in await events.read() or ()] == EVENTS
+
+
+async def test_a_reader_that_left_is_told_nothing_more() -> None:
+    async with runtime(agents=[Collects]) as rt:
+        await finished(rt)
+        async with rt.handle("r").events() as events:
+            pass
+        assert await events.read() is None
 
 
 async def test_events_of_a_run_that_is_not_there_say_so() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
+import anyio
 from pydantic import BaseModel, Field
 
 from agentkit.durable.codec import PLAIN
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
     from agentkit.ports.records import Entry
     from agentkit.ports.runs import RunStore
-    from agentkit.runtime.hub import Hub
+    from agentkit.runtime.hub import Hub, Watcher
 
 if not TYPE_CHECKING:
     JsonValue = Any  # at run time it is only shown, and pydantic's own name for it takes long to import
@@ -148,7 +151,10 @@ class EventStream:
 
     def __init__(self, store: RunStore, hub: Hub, run_id: str, after: int) -> None:
         self._store, self._hub, self._run_id, self._after = store, hub, run_id, after
+        self._closed = False
         self._events: AsyncIterator[RunEvent] | None = None
+        self._watcher: Watcher | None = None
+        self._watching = ExitStack()
 
     def __aiter__(self) -> AsyncIterator[RunEvent]:
         if self._events is None:
@@ -162,20 +168,46 @@ class EventStream:
         close = getattr(self._events, "aclose", None)
         if close is not None:
             await close()
+        self._close()
+
+    async def read(self, timeout_s: float | None = None) -> list[RunEvent] | None:
+        """The events that nobody has read yet, in order; without any, the next ones. To read beside other work: inside `async with`.
+
+        An empty list when none came within `timeout_s` seconds (0: only what is there already), None when the run has ended and all was
+        told. Raises `RunNotFound`, or the store's `StoreError`: read again to go on where it was.
+        """
+        if self._closed:
+            return None
+        if self._watcher is None:
+            self._watcher = self._watching.enter_context(self._hub.watch(self._run_id, journal=True))
+        end = math.inf if timeout_s is None else anyio.current_time() + timeout_s
+        events, ended = await self._look()
+        while not events and not ended and (left_s := end - anyio.current_time()) > 0:
+            await self._watcher.next(min(POLL_S, left_s))
+            events, ended = await self._look()
+        if ended:
+            self._close()
+        return events if events or not ended else None
+
+    async def _look(self) -> tuple[list[RunEvent], bool]:
+        """What the journal holds since the last look, and whether it was the last one that is needed."""
+        (row,) = await self._store.get([self._run_id])
+        if row is None:
+            raise RunNotFound(self._run_id)
+        entries = await self._store.load(self._run_id, after=self._after or -1)
+        events = [event for entry in entries if (event := event_of(self._run_id, entry)) is not None]
+        if entries:
+            self._after = entries[-1].seq
+        return events, row.status.ended
 
     async def _follow(self) -> AsyncIterator[RunEvent]:
-        after = self._after
-        with self._hub.watch(self._run_id, journal=True) as watcher:
-            while True:
-                (row,) = await self._store.get([self._run_id])
-                if row is None:
-                    raise RunNotFound(self._run_id)
-                entries = await self._store.load(self._run_id, after=after or -1)
-                for entry in entries:
-                    after = entry.seq
-                    event = event_of(self._run_id, entry)
-                    if event is not None:
-                        yield event
-                if row.status.ended:
-                    return
-                await watcher.next(POLL_S)
+        try:
+            while (events := await self.read()) is not None:
+                for event in events:
+                    yield event
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._closed, self._watcher = True, None
+        self._watching.close()
