@@ -10,6 +10,7 @@ from tests.servers.mariadb import Mariadb
 from tests.servers.postgresql import Postgresql
 from tests.servers.process import leave, or_skip
 from tests.servers.redis import Redis
+from tests.servers.sqs import Sqs
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +71,22 @@ def redis_url(redis_server: Redis) -> Iterator[str]:
     """`redis://...` of an empty server. Scripts stay loaded from test to test, as they would."""
     yield redis_server.url
     redis_server.ask("FLUSHALL")
+
+
+@pytest.fixture(scope="session")
+def sqs_server(servers_folder: None) -> Iterator[Sqs]:
+    """The SQS of this test process."""
+    server = or_skip(Sqs)()
+    try:
+        yield server.start()
+    finally:
+        server.discard()
+
+
+@pytest.fixture
+def sqs_url(sqs_server: Sqs, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`sqs://...` of a server without queues, and credentials that it takes."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    sqs_server.reset()
+    return sqs_server.queue_url("agents", "look_s=0")

@@ -48,6 +48,7 @@ class Door:
     def _enter(self, runtime: Runtime) -> None:
         """Open the runtime in a thread of its own, until the interpreter ends."""
         started, ended = threading.Event(), threading.Event()
+        self._failed = None  # of an earlier try: the store may be back
         thread = threading.Thread(target=anyio.run, args=(self._stay, runtime, started, ended), name="agentkit-runtime", daemon=True)
         thread.start()
         started.wait()

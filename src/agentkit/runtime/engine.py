@@ -23,7 +23,7 @@ from agentkit.runtime.activation import Activation
 from agentkit.runtime.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from agentkit.agents.services import Services
     from agentkit.clock import Clock
@@ -81,6 +81,7 @@ class Engine:
         self._tasks: anyio.abc.TaskGroup | None = None
         self._untold: deque[str] = deque()
         self._told = anyio.Event()
+        self._telling = anyio.Lock()
         self._changed = anyio.Event()
         self._ended = anyio.Event()
         self._fenced = False
@@ -88,7 +89,7 @@ class Engine:
 
     def _new_registration(self) -> None:
         self.worker_id = uuid4().hex
-        self._fenced = False
+        self._fenced = self.registered = False
         self._ended = anyio.Event()
         self.lane = Lane(self.store, self.worker_id, self.clock, lease_s=self.lease_s, on_dead=self._on_fenced, on_flush=self._note_flush)
         self.heartbeat = Heartbeat(
@@ -121,7 +122,7 @@ class Engine:
 
     async def close(self) -> None:
         """Everything is released: tell the parents, say that we are gone, end `run`."""
-        await self._tell_now()
+        await self.tell_now()
         try:
             await self.store.retire(self.worker_id)
         except StoreError as exc:
@@ -138,6 +139,8 @@ class Engine:
                 await anyio.sleep(1.0)
             else:
                 self.heartbeat.ok_at = self.clock.monotonic()
+                self.registered = True
+                self.notify()
                 return
 
     # The host of executions
@@ -185,13 +188,18 @@ class Engine:
     async def put(self, tickets: Sequence[Ticket]) -> None:
         """Put tickets and note it. What cannot be put now is found by the sweep."""
         try:
-            with telemetry.span(telemetry.PUT, {telemetry.COUNT: len(tickets)}):
-                await self.queue.put(tickets)
-            await self.store.ticketed(tickets)
-            telemetry.TICKETS_PUT.add(len(tickets))
+            await self.send(tickets)
             self.tickets_put += len(tickets)
         except (StoreError, QueueFull) as exc:
             log.warning("%d tickets wait for the next sweep: %s", len(tickets), exc)
+
+    async def send(self, tickets: Sequence[Ticket]) -> None:
+        """Put tickets, with their tenants' weights, and note it. Raises what the queue and the store raise."""
+        tickets = await self.services.tenants.weighed(tickets)
+        with telemetry.span(telemetry.PUT, {telemetry.COUNT: len(tickets)}):
+            await self.queue.put(tickets)
+        await self.store.ticketed(tickets)
+        telemetry.TICKETS_PUT.add(len(tickets))
 
     def returns_ticket(self, run_id: str) -> bool:
         """Whether a drained run's ticket goes back to the queue."""
@@ -213,7 +221,8 @@ class Engine:
     # Taking runs
 
     def free(self) -> int:
-        return self.settings.concurrency - len(self.active)
+        """Runs that may be claimed now: none between the end of one registration and the start of the next."""
+        return self.settings.concurrency - len(self.active) if self.registered else 0
 
     def notify(self) -> None:
         """A slot, a ticket or a state changed."""
@@ -229,13 +238,23 @@ class Engine:
         while self.active or self.taking:
             await self.change()
 
+    def busy_with(self, run_ids: Collection[str]) -> bool:
+        """Whether one of these runs waits for a slot here, is being claimed or at work."""
+        waiting = (*self.locals, *(held.ticket for held in self.suspects))
+        return bool(self.taking) or any(t.run_id in run_ids for t in waiting) or any(run_id in self.active for run_id in run_ids)
+
+    def recall(self, run_ids: Collection[str]) -> None:
+        """Claim none of these runs that waits for a slot here."""
+        self.locals = deque(t for t in self.locals if t.run_id not in run_ids)
+        self.suspects = deque(held for held in self.suspects if held.ticket.run_id not in run_ids)
+
     async def take(self, held: Sequence[Held], *, only: Iterable[str] = (), alone: bool = False) -> None:
         """Claim the runs of these tickets and start them; answer the tickets that are good for nothing.
 
         A claim whose answer is lost may have been granted, then or later: nobody would hold the run, and its owner lives. So it ends
         the registration (in a model checker every other way out leaves a stuck run).
         """
-        ids = [h.ticket.run_id for h in held]
+        ids, worker_id = [h.ticket.run_id for h in held], self.worker_id
         answers: Sequence[Claimed | ClaimRefusal] = ()
         self.taking += 1
         try:
@@ -243,7 +262,7 @@ class Engine:
                 telemetry.span(telemetry.CLAIM, {telemetry.WORKER: self.worker_id, telemetry.COUNT: len(ids)}),
                 anyio.CancelScope(shield=True),
             ):
-                answers = await self.store.claim(self.worker_id, ids, self.registry.serves(only), alone=alone)
+                answers = await self.store.claim(worker_id, ids, self.registry.serves(only), alone=alone)
         except StoreError as exc:
             if isinstance(exc, StoreUnavailable) and not isinstance(exc, StoreBusy):
                 self._on_fenced()
@@ -266,6 +285,8 @@ class Engine:
                 self._start(answer, h)
             else:
                 self._refused(h, answer)
+        if "fenced" in answers and worker_id == self.worker_id:
+            self._on_fenced()  # others knew before our next beat does: this process was frozen, and goes on with a new registration
 
     def _was_forgotten(self, granted: Run) -> bool:
         """Whether the store no longer knows of a claim that is open here: nobody could tell the two apart, so neither may write any more.
@@ -346,9 +367,14 @@ class Engine:
             if not self._untold:
                 self._told = anyio.Event()
                 await self._told.wait()
-            await self._tell_now()
+            await self.tell_now()
 
-    async def _tell_now(self) -> None:
+    async def tell_now(self) -> None:
+        """Tell the parents of what ended here, rather than in a moment; returns when they were told."""
+        async with self._telling:
+            await self._tell_some()
+
+    async def _tell_some(self) -> None:
         ids = [self._untold.popleft() for _ in range(min(len(self._untold), 500))]
         if ids:
             await self.tell(ids)
@@ -412,7 +438,7 @@ class Engine:
 
     def _on_fenced(self) -> None:
         """This registration is over; `run` makes a new one."""
-        self._fenced = True
+        self._fenced, self.registered = True, False
         self._ended.set()
 
 

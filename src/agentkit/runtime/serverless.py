@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from agentkit.errors import RunNotFound, StoreUnavailable
+from agentkit.errors import Misuse, QueueFull, RunNotFound, StoreError, StoreUnavailable
 from agentkit.ports.records import RunStatus
-from agentkit.runtime.activation import PUBLIC
+from agentkit.runtime.activation import PUBLIC, Activation
 from agentkit.runtime.engine import ticket_of
+from agentkit.runtime.sweeper import SWEEPS_PER_LEASE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
+    from agentkit.ports.queue import Ticket
     from agentkit.ports.records import Run
+    from agentkit.runtime.engine import Engine
     from agentkit.runtime.events import Status
     from agentkit.runtime.runtime import Runtime
 
@@ -89,9 +92,68 @@ async def _row(runtime: Runtime, run_id: str) -> Run:
     return row
 
 
-async def tick(runtime: Runtime) -> int:
-    """Sweep until nothing is left; returns how many tickets were put."""
-    before = runtime.engine.tickets_put
-    while await runtime.sweep():
-        pass
-    return runtime.engine.tickets_put - before
+async def serve(runtime: Runtime, tickets: Sequence[Ticket], within_s: float, grace_s: float) -> list[bool]:
+    """Claim the runs of these tickets and go on with them until each has ended or parked, or the time is up.
+
+    Unlike those of `drive` they are no local roots: their children go to the queue, since nobody is here to run them afterwards.
+    """
+    engine = runtime.engine
+    if engine.kinds:
+        raise Misuse(
+            "a process that is frozen between calls cannot be a worker, which holds what it leased: make the Runtime with worker=False"
+        )
+    served = engine.registry.serves()
+    mine = {t.run_id: t for t in tickets if within_s > 0 and t.version in served.get(t.kind, ())}
+    if mine:
+        await engine.dispatch(list(mine.values()), local=True)
+        await _settled(engine, mine, within_s)
+        engine.recall(mine)
+        await _settled(engine, mine, grace_s / 2, Activation.drain)
+        await _settled(engine, mine, grace_s / 2, Activation.stop)
+        await engine.tell_now()
+    left = await _left(runtime, list(mine))
+    return [t.run_id in mine and t.run_id not in left for t in tickets]
+
+
+def _let(activation: Activation) -> None:
+    """Leave a run to its work."""
+
+
+async def _settled(engine: Engine, ids: Collection[str], within_s: float, press: Callable[[Activation], None] = _let) -> None:
+    """Wait until none of these runs is wanted or at work here; `press` each that is at work, once."""
+    give_up = engine.clock.monotonic() + within_s
+    pressed: set[str] = set()
+    while engine.busy_with(ids) and (left_s := give_up - engine.clock.monotonic()) > 0:
+        for run_id in (engine.active.keys() & ids) - pressed:
+            press(engine.active[run_id][0])
+            pressed.add(run_id)
+        await engine.change(left_s)
+
+
+async def _left(runtime: Runtime, ids: Sequence[str]) -> set[str]:
+    """Put a ticket for each of these runs that is READY; returns those for which that failed, so that their old tickets must stay."""
+    waiting = [row for row in await runtime.store.get(ids) if row is not None and row.status == RunStatus.READY] if ids else []
+    tickets = [ticket_of(row) for row in waiting]
+    try:
+        if tickets:
+            await runtime.tickets.put(tickets)
+            await runtime.store.ticketed(tickets)
+    except (StoreError, QueueFull) as exc:
+        log.warning("%d tickets stay where they are: %s", len(tickets), exc)
+        return {t.run_id for t in tickets}
+    return set()
+
+
+async def tick(runtime: Runtime, watch_s: float) -> int:
+    """Sweep until nothing is left, and watch who is silent; returns how many tickets were put."""
+    engine, sweeper = runtime.engine, runtime.sweeper
+    before, give_up = engine.tickets_put, engine.clock.monotonic() + watch_s
+    first: dict[str, int] | None = None
+    while True:
+        while await sweeper.sweep():
+            pass
+        first = sweeper.beats() if first is None else first
+        silent = first.items() & sweeper.beats().items()
+        if not silent or engine.clock.monotonic() >= give_up:
+            return engine.tickets_put - before
+        await engine.clock.sleep(engine.lease_s / SWEEPS_PER_LEASE)

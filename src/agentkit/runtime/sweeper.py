@@ -84,6 +84,10 @@ class Sweeper:
             return False
         return swept.more
 
+    def beats(self) -> dict[str, int]:
+        """The other workers, with the beat at which each was last seen."""
+        return {worker: seen.beat for worker, seen in self._watch.seen.items()}
+
     def _look(self, swept: Swept) -> None:
         engine = self._engine
         others = {worker: beat for worker, beat in swept.beats.items() if worker != engine.worker_id}

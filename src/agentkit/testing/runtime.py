@@ -161,7 +161,7 @@ class LocalRuntime(Runtime):
 
     def _moving(self) -> bool:
         engine = self.engine
-        if engine.taking or (engine.locals and engine.free() > 0):
+        if engine.taking or not engine.registered or (engine.locals and engine.free() > 0):
             return True
         executions = [activation.execution for activation, _ in engine.active.values()]
         return any(ex is None or ex.leaving is not None or self._works(ex) for ex in executions)
