@@ -13,13 +13,14 @@ from hypothesis import settings
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
 
-pytest_plugins = ["tests.servers.fixtures"]
+pytest_plugins = ["tests.servers.fixtures", "tests.servers.http"]
 
-WATCHED = ["agentkit", "agentkit_redis", "agentkit_sql"]
+WATCHED = ["agentkit", "agentkit_http", "agentkit_redis", "agentkit_sql", "agentkit_sqs"]
 MAY_BLOCK = {
     "<frozen importlib._bootstrap>": {"_find_and_load"},  # an adapter is imported on first use, once per process
     "importlib/metadata/__init__.py": {"entry_points"},  # and found by entry point just before
     "agentkit/runtime/heartbeat.py": {"_beat_there"},  # a loop of its own, in which nothing else runs
+    "aiobotocore/session.py": {"_create_client"},  # looks for files of settings that may be there, once for each opening
     "asyncpg/connect_utils.py": {"_parse_connect_dsn_and_args"},  # looks for ~/.pgpass and certificates, once for each connection
     "logging/__init__.py": {"emit"},  # a log line is written where it is logged, as everywhere in Python
 }

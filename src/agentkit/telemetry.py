@@ -128,11 +128,11 @@ class Gauge:
             self._instrument.set(amount, attributes)
 
 
-# Ids (run, tenant, step) are on spans only: on a metric each new value would be a new time series.
+# Ids (run, tenant, step) are on spans only: on a metric each new value would be a new time series. A tenant that the app lists is none.
 RUN_ID = _attribute("agentkit.run_id", "Id of the run")
 AGENT = _attribute("agentkit.agent", "Name of the agent")
 VERSION = _attribute("agentkit.version", "Version of the agent")
-TENANT = _attribute("agentkit.tenant", "Tenant of the run, empty when there is none")
+TENANT = _attribute("agentkit.tenant", "Tenant of the run, empty when there is none; on metrics only one that `Runtime(tenants={…})` lists")
 STATUS = _attribute("agentkit.status", "How it left or ended: ready, parked, completed, failed, cancelled, buried")
 FENCE = _attribute("agentkit.fence", "Number of the claim: 1 for the first activation, one more for each further one")
 STEP_KEY = _attribute("agentkit.step", "Key of the step in the journal")
@@ -174,6 +174,7 @@ MODEL = SpanName(
     "agentkit.model.call", "A model is asked: all attempts, engines and fallbacks; of a stream until it is left",
     MODEL_NAME, INPUT_TOKENS, OUTPUT_TOKENS, USD, kind=SpanKind.CLIENT,
 )  # fmt: skip
+TURN = SpanName("agentkit.session.wait", "A message waited for its turn in its session (only those that did)", RUN_ID, AGENT, WAIT)
 PUT = SpanName("agentkit.queue.put", "Tickets are put", COUNT, kind=SpanKind.PRODUCER)
 LEASE = SpanName("agentkit.queue.lease", "Tickets are leased (only those that brought some)", WORKER, COUNT, kind=SpanKind.CLIENT)
 
@@ -198,9 +199,13 @@ QUEUE_OLDEST_SECONDS = Gauge("agentkit.queue.oldest", "s", "Age of the oldest un
 STALLS = Counter("agentkit.loop.stalls", "{stall}", "Times that user code blocked the event loop", CODE)
 STALL_SECONDS = Histogram("agentkit.loop.stall.duration", "s", "How long the event loop was blocked", CODE)
 BEATS_MISSED = Counter("agentkit.beats.missed", "{beat}", "Heartbeats that were due and not accepted")
-MODEL_TOKENS_READ = Counter("agentkit.model.tokens.read", "{token}", "Tokens that models read", MODEL_NAME)
-MODEL_TOKENS_WRITTEN = Counter("agentkit.model.tokens.written", "{token}", "Tokens that models wrote", MODEL_NAME)
-MODEL_USD = Counter("agentkit.model.cost", "USD", "What calls of models with a price cost", MODEL_NAME)
+MODEL_TOKENS_READ = Counter("agentkit.model.tokens.read", "{token}", "Tokens that models read", MODEL_NAME, TENANT)
+MODEL_TOKENS_WRITTEN = Counter("agentkit.model.tokens.written", "{token}", "Tokens that models wrote", MODEL_NAME, TENANT)
+MODEL_USD = Counter("agentkit.model.cost", "USD", "What calls of models with a price cost", MODEL_NAME, TENANT)
+SESSION_LINE = Histogram(
+    "agentkit.session.line", "{turn}", "Turns in a session's line when a message took its place there, with its own", AGENT
+)
+SESSION_SECONDS = Histogram("agentkit.session.wait", "s", "How long messages waited for their turn in their session", AGENT)
 RETRIED = Event("agentkit.policy.retry", "{retry}", "An attempt failed and is made again after a wait", POLICY, ATTEMPT, WAIT)
 NOT_RETRIED = Event("agentkit.policy.gave_up", "{call}", "An attempt failed and is not made again", POLICY, REASON, ATTEMPT)
 CUT_OFF = Event("agentkit.policy.cut_off", "{call}", "A deadline passed in or before a call", POLICY)

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from agentkit.inference.budgets import Budgets
 from agentkit.inference.spend import Spend
+from agentkit.inference.usage import own_usage, usage_account, whole_usage
+from agentkit.ports.messages import Usage
 from agentkit.ports.values import ValueStore
 from agentkit_redis import Redis
 from agentkit_sql import Sql
@@ -22,7 +25,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "redis"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb", "redis"])
 async def values(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ValueStore]:
     if request.param == "sqlite":
         store: ValueStore = Sql(f"sqlite:///{tmp_path}/agents.db").values
@@ -45,3 +48,15 @@ async def test_processes_that_spend_and_crash_never_exceed_the_limit_and_forget_
     assert ledger.reserved == Spend()
     assert fleet.granted
     assert fleet.refused
+
+
+async def test_what_runs_have_spent_is_read_in_one_round_trip_and_added_up_below_a_run_in_pages(values: ValueStore) -> None:
+    budgets = Budgets(values)
+    runs = ["r", *(f"r/map#1/{n}" for n in range(600)), "r/map#1/7/map#1/ü", "r2", f"r/{'x' * 500}"]
+    for run_id in runs:
+        for _ in range(2):  # a settlement whose answer was lost is made again
+            await budgets.settle([usage_account(run_id)], "call", Spend(11, 8, 3, 1))
+    one = Usage(input_tokens=5, output_tokens=3, usd=0.000_011, cached_input_tokens=1)
+    assert await own_usage(budgets, ["r", "nobody", *runs[-3:]]) == [one, Usage(), one, one, one]
+    assert (await whole_usage(budgets, "r")).input_tokens == 5 * (len(runs) - 1)
+    assert await whole_usage(budgets, "r2") == one

@@ -449,3 +449,22 @@ async def test_a_tool_call_that_a_guardrail_stops_is_told_to_the_model() -> None
     assert await ask(Guarded, model) == "I see."
     assert "not that one" in answers(model.requests[1])[0]
     assert answers(model.requests[1])[1] == "14 is on its way"
+
+
+class Priced(BaseModel):
+    cents: int
+
+
+async def test_a_model_that_is_asked_to_mend_its_answer_is_shown_the_question_however_little_fits() -> None:
+    class Terse(ChatAgent[Priced]):
+        """Answers with a price, and remembers little."""
+
+        model = "chat"
+        tools = (look_up,)
+        max_history_tokens = 60
+
+    model = ScriptedModel([ToolCall("look_up", order="17 " * 100), "It costs three euros.", '{"cents": 300}'])
+    async with runtime(agents=[Terse], models={"chat": model}) as rt:
+        assert await rt.run(Terse, "What does it cost?") == Priced(cents=300)
+    assert "What does it cost?" in [message.content for message in model.requests[-1].messages]
+    assert [message.role for message in model.requests[-1].messages][-2:] == ["assistant", "user"]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import anyio
 import pytest
 
-from agentkit import Agent, AmbiguousStep, Context, Need, RunError, Settings
+from agentkit import Agent, AmbiguousStep, Context, Need, NeedNotMet, RunError, Settings
 from agentkit.ports.records import EntryKind
 from agentkit.testing import LocalRuntime, runtime
 
@@ -125,14 +125,66 @@ async def test_a_need_says_when_the_join_is_decided(
         assert result["bad"] == bad
 
 
-@pytest.mark.parametrize("need", [Need.at_least(2), Need.at_least(2, within_s=60)])
-async def test_a_need_that_cannot_be_met_raises(need: Need, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Needs, "need", need)
+class Unmet(Agent[list[int], dict[str, Any]]):
+    """Says what it caught, before and after it has parked."""
+
+    need = Need.all()
+    caught: ClassVar[list[NeedNotMet]] = []
+
+    async def run(self, ctx: Context, numbers: list[int], /) -> dict[str, Any]:
+        try:
+            await ctx.map("double", Double, numbers, need=self.need)
+        except NeedNotMet as error:
+            self.caught.append(error)
+            await ctx.sleep(9_000)
+            first = None if error.first is None else [error.first.kind, error.first.run_id]
+            return {
+                "kind": error.kind,
+                "message": error.message,
+                "counts": [error.good, error.total, error.needed, error.late],
+                "first": first,
+            }
+        raise AssertionError("the need was met")
+
+
+FIRST = "first failure: ValueError: -1 is negative (run 'r/double#1/1')"
+
+
+@pytest.mark.parametrize(
+    ("need", "numbers", "kind", "message", "counts"),
+    [
+        (Need.all(), [1, -1, 5000], "ValueError", f"1 of 3 succeeded, 3 needed; 1 had not ended; {FIRST}", [1, 3, 3, 1]),
+        (Need.at_least(4), [1, -1, 2, -2, 3, -3], "ValueError", f"3 of 6 succeeded, 4 needed; {FIRST}", [3, 6, 4, 0]),
+        (Need.at_least(2, within_s=60), [1, 5000], "NeedNotMet", "1 of 2 succeeded, 2 needed; 1 had not ended", [1, 2, 2, 1]),
+    ],
+    ids=["all", "a quorum", "a quorum in time"],
+)
+async def test_a_need_that_is_not_met_says_how_many_succeeded_and_what_failed_first_live_and_in_a_replay(
+    need: Need, numbers: list[int], kind: str, message: str, counts: list[int], *, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Unmet, "need", need)
+    monkeypatch.setattr(Unmet, "caught", [])
+    async with runtime(agents=[*ALL, Unmet], settings=Settings(concurrency=1, grace_s=0)) as rt:  # children end one after the other
+        handle = await rt.submit(Unmet, numbers, run_id="r")
+        await rt.clock.advance(10_000)
+        first = ["ValueError", "r/double#1/1"] if kind == "ValueError" else None
+        assert await handle.result() == {"kind": kind, "message": message, "counts": counts, "first": first}
+        assert len(Unmet.caught) > 1
+        assert len({str(error) for error in Unmet.caught}) == 1
+
+
+async def test_a_run_that_fails_by_an_unmet_need_has_the_kind_of_the_first_failure_and_the_count_in_its_message() -> None:
     async with runtime(agents=ALL) as rt:
-        handle = await rt.submit(Needs, [-1, 5000], run_id="r")
-        await rt.clock.advance(61)
-        with pytest.raises(RunError):
-            await handle.result()
+        with pytest.raises(RunError, match=r"0 of 1 succeeded, 1 needed; first failure: ValueError: -1 is negative") as caught:
+            await rt.run(Maps, [-1], run_id="r")
+        assert (caught.value.kind, caught.value.run_id) == ("ValueError", "r")
+
+
+async def test_of_one_child_nothing_is_counted_its_error_is_raised_as_it_is() -> None:
+    async with runtime(agents=ALL) as rt:
+        with pytest.raises(RunError) as caught:
+            await rt.run(Single, -1, run_id="r")
+        assert (caught.value.kind, caught.value.message) == ("ValueError", "-1 is negative")
 
 
 class Joins(Agent[int, dict[str, int]]):
@@ -294,3 +346,52 @@ async def test_a_child_of_an_agent_that_nobody_listed_says_so() -> None:
     async with runtime(agents=[UsesUnlisted]) as rt:
         with anyio.fail_after(5):
             assert "no agent 'unlisted@1' here" in await rt.run(UsesUnlisted, None)
+
+
+async def test_a_need_for_some_of_none_is_not_met() -> None:
+    class Nobody(Needs):
+        need = Need.at_least(2)
+
+    async with runtime(agents=[*ALL, Nobody]) as rt:
+        with pytest.raises(RunError, match="0 of 0 succeeded, 2 needed") as caught:
+            await rt.run(Nobody, list[int]())
+        assert caught.value.kind == "NeedNotMet"
+
+
+async def test_a_join_is_decided_durably_before_the_others_are_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or whoever goes on after a crash would take the cancelled ones for failures, and the first of them for the reason."""
+    async with runtime(agents=ALL) as rt:
+        cancel_children, decided = rt.store.cancel_children, list[bool]()
+
+        async def looking(run_id: str, join_key: str | None, body: bytes) -> Any:
+            if join_key is not None:
+                decided.append(any(e.kind == EntryKind.SIGNAL and e.key == join_key for e in await rt.store.load(run_id)))
+            return await cancel_children(run_id, join_key, body)
+
+        monkeypatch.setattr(rt.store, "cancel_children", looking)
+        handle = await rt.submit(Maps, [5000, -1], run_id="r")
+        await rt.settle()
+        with pytest.raises(RunError, match="-1 is negative"):
+            await handle.result()
+        assert decided == [True]
+
+
+async def test_what_a_parent_that_died_had_still_to_cancel_is_cancelled_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with runtime(agents=ALL) as rt:
+        cancel_children, crashes = rt.store.cancel_children, [True]
+
+        async def crash_first(run_id: str, join_key: str | None, body: bytes) -> Any:
+            if crashes and join_key is not None:
+                crashes.clear()
+                await rt.engine.crash()
+                await anyio.sleep_forever()
+            return await cancel_children(run_id, join_key, body)
+
+        monkeypatch.setattr(rt.store, "cancel_children", crash_first)
+        monkeypatch.setattr(Needs, "need", Need.at_least(1))
+        handle = await rt.submit(Needs, [1, 5000], run_id="r")
+        await rt.settle()
+        assert await handle.result() == {"good": {"1": 2}, "bad": {"5000": "NotInTime"}}
+        await rt.settle()
+        assert crashes == []
+        assert (await rt.handle("r/double#1/5000").info()).status == "cancelled"

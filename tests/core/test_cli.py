@@ -20,6 +20,11 @@ from agentkit.cli import main as entry
 from agentkit.cli.app import COMMANDS, root
 
 APP = """
+from datetime import date
+
+from agentkit import Price
+from agentkit.inference.places import Model
+from agentkit.testing import ScriptedModel
 from agentkit.agents.base import Agent, Signal
 from agentkit.agents.context import Context
 from agentkit.runtime.runtime import Runtime
@@ -49,18 +54,28 @@ class Review(Agent[int, int]):
         return await ctx.step("again", double, total)
 
 
+class Summary(Agent[str, str]):
+    async def run(self, ctx: Context, input: str, /) -> str:
+        return (await ctx.generate(input)).output
+
+
+class Digest(Agent[int, list[str]]):
+    async def run(self, ctx: Context, input: int, /) -> list[str]:
+        return await ctx.map("summary", Summary, ["How is it?"] * input)
+
+
 class Broken(Agent[int, None]):
     async def run(self, ctx: Context, input: int, /) -> None:
         await ctx.step("fails", fails)
 
 
-runtime = Runtime(state="sqlite:///agents.db", agents=[Review, Clause, Broken])
-
-
 def make(worker: bool = False) -> Runtime:
-    return Runtime(state="sqlite:///agents.db", agents=[Review, Clause, Broken], worker=worker)
+    model = Model(ScriptedModel(["It is well."] * 2), price=Price(input=1_000, output=2_000, as_of=date(2026, 1, 1)))
+    agents = [Review, Clause, Broken, Digest, Summary]
+    return Runtime(state="sqlite:///agents.db", agents=agents, worker=worker, models={"default": model})
 
 
+runtime = make()
 nothing = 17
 """
 STATE = ["--state", "sqlite:///agents.db"]
@@ -84,6 +99,7 @@ async def fill(module: Any) -> None:
     async with module.make(worker=True) as runtime:
         await runtime.submit(module.Review, 4, run_id="contract-17")
         await runtime.submit(module.Broken, 1, run_id="broken-1")
+        await (await runtime.submit(module.Digest, 2, run_id="digest-1")).result(timeout_s=30)
         with anyio.fail_after(30):
             while (await runtime.handle("contract-17").info()).waiting_for != "signal:approval":  # noqa: ASYNC110  a store is polled
                 await anyio.sleep(0.02)
@@ -116,10 +132,11 @@ def test_each_command_has_help_with_an_example() -> None:
 
 def test_runs_are_listed_and_filtered(app: Any) -> None:
     assert {run["run_id"]: run["status"] for run in data("runs", "ls") if "/" not in run["run_id"]} == {
-        "broken-1": "failed", "contract-17": "waiting", "contract-18": "queued",
+        "broken-1": "failed", "contract-17": "waiting", "contract-18": "queued", "digest-1": "done",
     }  # fmt: skip
     assert [run["run_id"] for run in data("runs", "ls", "--tenant", "acme")] == ["contract-18"]
     assert [run["run_id"] for run in data("runs", "ls", "--status", "failed", "--status", "waiting")] == ["broken-1", "contract-17"]
+    assert [run["run_id"] for run in data("runs", "ls", "--parent", "digest-1")] == ["digest-1/summary#1/0", "digest-1/summary#1/1"]
     assert data("runs", "ls", "--idle", "1h") == []
     assert len(data("runs", "ls", "--agent", "clause", "--limit", "2")) == 2
     printed = agentkit("runs", "ls", "--limit", "1", *STATE).stdout
@@ -133,6 +150,18 @@ def test_a_run_is_shown_with_its_steps_and_children(app: Any) -> None:
     assert [step["key"] for step in shown["steps"]] == ["double#1", "clause#1"]
     printed = agentkit("runs", "show", "broken-1", *STATE).stdout
     assert "ValueError: no luck" in printed
+
+
+def test_a_run_is_shown_with_what_it_has_spent_and_what_all_below_it_has(app: Any) -> None:
+    parent, child = data("runs", "show", "digest-1"), data("runs", "show", "digest-1/summary#1/0")
+    assert child["run"]["usage"] == {"input_tokens": 4, "output_tokens": 3, "usd": 0.01, "cached_input_tokens": 0}
+    assert parent["run"]["usage"]["input_tokens"] == 0
+    assert parent["usage"] == {"input_tokens": 8, "output_tokens": 6, "usd": 0.02, "cached_input_tokens": 0}
+    assert "with children  8 tokens read, 6 written, $0.02" in agentkit("runs", "show", "digest-1", *STATE).stdout
+    printed = agentkit("runs", "show", "digest-1/summary#1/0", *STATE).stdout
+    assert "4 tokens read, 3 written, $0.01" in printed
+    assert "with children" not in printed
+    assert "spent" not in agentkit("runs", "show", "broken-1", *STATE).stdout
 
 
 def test_the_events_of_a_run_come_from_any_offset_on(app: Any) -> None:
@@ -267,7 +296,7 @@ def test_a_worker_executes_what_was_submitted_and_drains_on_a_signal(app: Any, t
         _, logged = worker.communicate(timeout=30)
     assert worker.returncode == 0, logged
     messages = [json.loads(line)["message"] for line in logged.splitlines()]
-    assert any("serves broken@1, clause@1, review@3" in message for message in messages)
+    assert any("serves broken@1, clause@1, digest@1, review@3, summary@1" in message for message in messages)
     assert messages[-1].endswith("has drained")
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from agentkit.cli import timeline as tl
 from agentkit.cli.timeline import ASCII, UNICODE, Activation, Bar, Timeline, axis, line, timeline
 from agentkit.cli.view import children_data, event_line, labelled, run_data, runs_table, show_data, show_parts
+from agentkit.ports.messages import UNUSED
 from agentkit.ports.records import Entry, EntryKind
 from agentkit.runtime.events import StatusChanged, StepEvent
 from agentkit.runtime.handle import RunInfo
@@ -167,7 +168,7 @@ def info(**changes: object) -> RunInfo:
     now = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
     fields: dict[str, object] = {
         "run_id": "contract-17", "agent": "review", "version": "3", "tenant": "acme", "status": "waiting", "waiting_for": "signal:approval",
-        "attempts": 2, "crashes": 0, "parent_id": None, "created_at": now, "updated_at": now, "error": None,
+        "attempts": 2, "crashes": 0, "parent_id": None, "created_at": now, "updated_at": now, "error": None, "usage": UNUSED,
     }  # fmt: skip
     return RunInfo.model_validate(fields | changes)
 
@@ -206,7 +207,7 @@ def test_show_tells_the_run_its_steps_and_its_claims() -> None:
     book = Book().add(EntryKind.RESULT, "extract#1", 100, took_ms=100).add(EntryKind.RESULT, "extract#1/fetch#1", 90, took_ms=50)
     book.claim(12_600, "0123456789abcdef").add(EntryKind.INTENT, "file#1", 12_700).left(12_800, "waiting", "operator:file")
     found = timeline(book.entries)
-    text = printed(*show_parts(info(), found, {"total": 3, "done": 2, "failed": 1}, width=140, unicode=True))
+    text = printed(*show_parts(info(), found, {"total": 3, "done": 2, "failed": 1}, UNUSED, width=140, unicode=True))
     assert "waiting for  signal:approval" in text
     assert "children     3: 2 done, 1 failed" in text
     assert "\n  fetch#1 " in text
@@ -215,7 +216,7 @@ def test_show_tells_the_run_its_steps_and_its_claims() -> None:
         "claim 2  taken over by worker 0123456789ab 12.5 s after the last entry of claim 1, worked 200 ms, then waiting for operator:file"
         in text
     )
-    assert "█" not in printed(*show_parts(info(), found, {"total": 0}, width=140, unicode=False))
+    assert "█" not in printed(*show_parts(info(), found, {"total": 0}, UNUSED, width=140, unicode=False))
 
 
 def test_a_step_stands_above_the_steps_inside_it_although_it_ends_after_them() -> None:
@@ -227,14 +228,14 @@ def test_a_step_stands_above_the_steps_inside_it_although_it_ends_after_them() -
 
 
 def test_show_for_machines_has_stable_keys() -> None:
-    data = show_data(info(), timeline(Book().add(EntryKind.RESULT, "a#1", 10, took_ms=5).entries), {"total": 0})
-    assert set(data) == {"run", "steps", "activations", "children", "progress_events"}
+    data = show_data(info(), timeline(Book().add(EntryKind.RESULT, "a#1", 10, took_ms=5).entries), {"total": 0}, UNUSED)
+    assert set(data) == {"run", "steps", "activations", "children", "usage", "progress_events"}
     (step,) = json.loads(json.dumps(data))["steps"]
     assert set(step) == {"key", "kind", "outcome", "attempts", "claims", "start_ms", "end_ms", "took_us", "note"}
 
 
 def test_a_run_that_has_not_begun_is_shown_without_a_picture() -> None:
-    assert len(show_parts(info(status="queued"), timeline([]), {"total": 0}, width=100, unicode=True)) == 1
+    assert len(show_parts(info(status="queued"), timeline([]), {"total": 0}, UNUSED, width=100, unicode=True)) == 1
     assert children_data([]) == {"total": 0}
 
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic_core import PydanticSerializationError
 
 from agentkit.errors import RunCancelled, RunError, StepError, StoreUnavailable
 from agentkit.plan.executor import Conclusion, Failure, Past, execute, holds
@@ -218,6 +220,17 @@ async def test_what_says_nothing_about_a_step_takes_nothing_back(error: Exceptio
     with pytest.raises(type(error)):
         await execute([step("a"), step("b", "a")], hands, 4)
     assert hands.undone == []
+
+
+async def test_a_result_that_no_json_can_hold_is_raised_as_it_is_when_the_others_have_ended() -> None:
+    async def body(one: PlanStep) -> object:
+        await anyio.lowlevel.checkpoint()
+        return object() if one.id == "a" else one.id
+
+    hands = MemoryHands(body)
+    with pytest.raises(PydanticSerializationError):
+        await execute([step("a"), step("b"), step("c", "b")], hands, 4)
+    assert "b" in hands.ended
 
 
 @settings(max_examples=20)

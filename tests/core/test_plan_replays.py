@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID
 
+import anyio
+import anyio.lowlevel
 import pytest
 from pydantic import BaseModel
 
@@ -245,3 +247,39 @@ async def test_a_wide_plan_keeps_its_bound() -> None:
     async with runtime(agents=ALL, resources={World: world}) as rt:
         report = await carried_out(rt, Plan(steps=steps))
         assert len(report.done) == len(world.did) == 101
+
+
+class Looks(Agent[Plan, None]):
+    """Looks at what became of its plan, before and after it has parked."""
+
+    seen: ClassVar[list[Report]] = []
+
+    async def run(self, ctx: Context, plan: Plan, /) -> None:
+        self.seen.append(reported(await ctx.execute(plan, tools=TOOLS, agents=[Scout])))
+        await ctx.sleep(9_000)
+
+
+async def test_a_result_names_its_steps_in_the_same_order_live_and_in_a_replay_whichever_ended_first() -> None:
+    world, late = World(), anyio.Event()
+    world.hold["look late"] = late
+    plan = Plan(
+        steps=[
+            s("late", "look", args={"at": "late"}),
+            s("quick", "look", args={"at": "quick"}),
+            s("never", "look", args={"at": "never"}, when={"ref": "late", "op": "empty"}),
+            s("no", "look", args={"at": "no"}, when={"ref": "quick", "op": "empty"}),
+        ]
+    )
+    Looks.seen = []
+    async with runtime(agents=[Looks, Scout], resources={World: world}) as rt:
+        handle = await rt.submit(Looks, plan)
+        await world.reached.wait()
+        while "look quick" not in world.did:
+            await anyio.lowlevel.checkpoint()
+        late.set()
+        await rt.clock.advance(10_000)
+        await handle.result()
+    assert world.did == ["look quick", "look late"]
+    assert len(Looks.seen) == 2
+    assert Looks.seen[0] == Looks.seen[1]
+    assert (Looks.seen[0].done, Looks.seen[0].skipped) == (["late", "quick"], ["never", "no"])

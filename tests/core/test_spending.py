@@ -86,8 +86,8 @@ def test_accounts_of_different_names_are_different_whatever_their_length_and_let
 @pytest.mark.parametrize(
     ("told", "error", "leaves", "expected"),
     [
-        (TOLD, None, False, Due(spent=Spend(13, 10))),
-        (TOLD, StreamBroken("eu1", "cut"), False, Due(failed=Spend(13, 10))),
+        (TOLD, None, False, Due(spent=Spend(13, 10, 3))),
+        (TOLD, StreamBroken("eu1", "cut"), False, Due(failed=Spend(13, 10, 3))),
         (TOLD, KeyboardInterrupt(), True, Due(stays=True)),
         (None, None, False, Due(spent=ESTIMATE.question)),
         (Usage(), None, False, Due(spent=ESTIMATE.question)),
@@ -166,7 +166,7 @@ async def test_a_run_spends_what_its_model_says_and_holds_nothing_after() -> Non
     budget = Budget(usd=1.0)
     async with runtime(agents=AGENTS, models=priced(["It is well."])) as rt:
         await rt.run(Ask, "How is it?", run_id="r", budget=budget)
-        assert (await ledger(rt, budget)).spent == Spend(4 + 2 * 3, 4 + 3)  # "user: How is it?", "It is well."
+        assert (await ledger(rt, budget)).spent == Spend(4 + 2 * 3, 4 + 3, 3)  # "user: How is it?", "It is well."
         assert (await ledger(rt, budget)).reserved == Spend()
 
 

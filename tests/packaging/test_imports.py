@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 DRIVERS = {"sqlalchemy", "sqlite3", "agentkit_sql"}
 CLIENTS = {"aiohttp", "h11", "httpcore", "httpx", "requests", "urllib3"}
-HEAVY = {"IPython", "click", "hypothesis", "opentelemetry.sdk", "pytest", "rich", "trio", "uvloop"}
+HEAVY = {"IPython", "click", "hypothesis", "opentelemetry.sdk", "pytest", "rich", "starlette", "trio", "uvloop"}
 # What the core stands on; the modules these load are not ours to count.
 GROUND = """
 import asyncio, importlib.metadata, logging, uuid

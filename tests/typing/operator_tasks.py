@@ -35,7 +35,13 @@ async def stuck() -> None:
         if run.waiting_for == "operator:file":
             await runtime.handle(run.run_id).resolve("file", "rerun")
     async for run in runtime.runs(status=["running", "queued"], idle_s=600):
-        print(run.run_id, run.attempts)
+        print(run.run_id, run.attempts, run.usage.usd)
+
+
+async def costs(run_id: str) -> None:
+    async for child in runtime.runs(parent=run_id):
+        print(child.run_id, child.usage.input_tokens, child.usage.output_tokens)
+    print((await runtime.handle(run_id).usage()).usd)
 
 
 async def dead() -> None:

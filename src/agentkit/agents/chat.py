@@ -159,6 +159,7 @@ async def _begin(turn: Turn, talk: Talk) -> str | None:
     state.value.history = trim(history, most, lambda message: len(message.model_dump_json()))
     state.value.begun, state.value.to = True, standing.head.in_charge
     await state.save()
+    turn.begun()
     return None
 
 
@@ -209,10 +210,13 @@ class Talk:
     async def _ask(self) -> Answer:
         agent, known = self.agent, self.known
         system = [Message(role="system", content=known.system)] if known.system else []
-        messages = [*system, *known.history, *known.said, *known.mending]
+        left = agent.max_history_tokens
+        if left is not None:
+            left = max(0, left - sum(map(agent.count_tokens, known.mending)))
+        messages = trim([*system, *known.history, *known.said], left, agent.count_tokens)
         request = Request(
             model=agent.model,
-            messages=trim(messages, agent.max_history_tokens, agent.count_tokens),
+            messages=[*messages, *known.mending],  # never trimmed: what is to be mended, and the question, which is no newer one's past
             tools=[*(tool.spec for tool in agent.tools), *(_handoff(name, to) for name, to in self._handoffs.items())],
             output=None if self._form is None else self._form.schema,
             max_tokens=agent.max_tokens,

@@ -16,7 +16,7 @@ from agentkit.agents.meta import meta_of
 from agentkit.agents.waiting import begin, sleep
 from agentkit.durable.codec import PLAIN, fields_of
 from agentkit.durable.identity import digest
-from agentkit.errors import AmbiguousStep, InvalidSetting, Overloaded, RunError
+from agentkit.errors import AmbiguousStep, InvalidSetting, NeedNotMet, Overloaded, RunError
 from agentkit.later import Later
 from agentkit.ports.records import EntryKind, Join, NewRun, RunQuery, RunStatus
 
@@ -80,8 +80,9 @@ class Need:
             return Join(key, total, total + 1, total, window)
         return Join(key, total, self.count, max(0, total - self.count), window)
 
-    def met(self, good: int, total: int) -> bool:
-        return good >= (total if self.count is None else self.count)
+    def of(self, total: int) -> int:
+        """How many of so many must succeed."""
+        return total if self.count is None else self.count
 
 
 class Wanted(Generic[O_co]):
@@ -102,10 +103,11 @@ async def run_one(ex: Execution, key: str, child: Child[O], policy: Policy | Non
         nth = key if attempt == 1 else f"{key}~{attempt}"
         try:
             return (await _join(ex, nth, [Wanted("", child, until)], Need.all(), 1)).good[""]
-        except RunError as exc:
-            wait_s = None if policy is None or policy.retry is None else _again(policy.retry, attempt, exc)
+        except NeedNotMet as unmet:
+            error = unmet.first or unmet
+            wait_s = None if policy is None or policy.retry is None else _again(policy.retry, attempt, error)
             if wait_s is None:
-                raise
+                raise error from None  # of one child there is nothing to count
         await sleep(ex, f"{nth}/wait", wait_s)
     raise AssertionError("attempts are counted without end")
 
@@ -205,16 +207,28 @@ async def _join(ex: Execution, key: str, wanted: Sequence[Wanted[O]], need: Need
     group = _Group(ex, key, wanted, need, window)
     group.check()
     if not wanted:
+        if needed := need.of(0):
+            raise NeedNotMet(0, 0, needed, run_id=ex.run.run_id)
         return Outcomes({}, {})
     record = ex.journal.known(key, group.fp)
     if record is not None and record.outcome is not None:
         await ex.replayed()
         decided = PLAIN.decode(record.outcome.body, key)
         group.parent_id = decided["of"]
+        if decided["open"] and ex.leaving is None:
+            await _cancel_forgotten(group, decided["open"])
     else:
         ex.check_open()
         decided = await _await(group, None if record is None else record.opening)
     return await _outcomes(group, decided)
+
+
+async def _cancel_forgotten(group: _Group, still: Sequence[int]) -> None:
+    """Whoever decided the join may have died before it cancelled those that had not ended."""
+    with group.ex.working():
+        rows = {row.idx: row for row in await _pages(group)}
+        if any(i in rows and not rows[i].status.ended for i in still):
+            await _cancel_open(group)
 
 
 async def _await(group: _Group, opening: Entry | None) -> dict[str, Any]:
@@ -225,16 +239,21 @@ async def _await(group: _Group, opening: Entry | None) -> dict[str, Any]:
     with ex.working():
         bad, still = await _states(group)
         good = len(group.wanted) - len(bad) - len(still)
-        decided = {"bad": bad, "open": still, "met": group.need.met(good, len(group.wanted)), "of": group.parent_id}
+        decided = {"bad": bad, "open": still, "met": good >= group.need.of(len(group.wanted)), "of": group.parent_id}
         body = PLAIN.encode(decided, key)
         if message is None:
             ex.journal.append(EntryKind.RESULT, key, body, fp=group.fp)
         else:
             ex.take(message, EntryKind.SIGNAL, key, body, fp=group.fp)
         if still:
-            reason = PLAIN.encode({"reason": "its siblings decided the join"}, key)
-            await ex.host.dispatch(await ex.host.store.cancel_children(ex.run.run_id, key, reason), local=ex.local)
+            await ex.journal.settled()  # or whoever goes on after a crash would take those that are cancelled now for failures
+            await _cancel_open(group)
     return decided
+
+
+async def _cancel_open(group: _Group) -> None:
+    ex, reason = group.ex, PLAIN.encode({"reason": "its siblings decided the join"}, group.key)
+    await ex.host.dispatch(await ex.host.store.cancel_children(ex.run.run_id, group.key, reason), local=ex.local)
 
 
 async def _open(group: _Group, opening: Entry | None) -> float | None:
@@ -313,7 +332,7 @@ async def _states(group: _Group) -> tuple[list[int], list[int]]:
 
 
 async def _outcomes(group: _Group, decided: dict[str, Any]) -> Outcomes[Any]:
-    """Results and errors by key. Raises `RunError` when the need was not met: the first child that failed, or who was missing."""
+    """Results and errors by key. Raises `NeedNotMet`."""
     good: dict[str, Any] = {}
     bad: dict[str, RunError] = {}
     failed, still = set(decided["bad"]), set(decided["open"])
@@ -328,8 +347,9 @@ async def _outcomes(group: _Group, decided: dict[str, Any]) -> Outcomes[Any]:
         else:
             good[w.key] = output_codec(w.agent).decode(rows[i].result, f"result of child {run_id!r}")
     if not decided["met"]:
-        missing = RunError("NeedNotMet", f"{len(good)} of {len(group.wanted)} succeeded in time", group.ex.run.run_id)
-        raise next((error for error in bad.values() if error.kind != "NotInTime"), missing)
+        total = len(group.wanted)
+        first = _child_error(rows[min(failed)]) if failed else None
+        raise NeedNotMet(len(good), total, group.need.of(total), late=len(still), first=first, run_id=group.ex.run.run_id)
     return Outcomes(good, bad)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Orchestrator(Agent[I_contra, O_co]):
     """Assigns its input to specialists, each a durable run of its own, and makes one result of theirs.
 
-    While they work it parks and holds no slot. Raises `RunError` when fewer succeed than `need` asks.
+    While they work it parks and holds no slot. Raises `NeedNotMet` when fewer succeed than `need` asks.
     """
 
     specialists: ClassVar[Sequence[AnyAgent]] = ()

@@ -34,6 +34,7 @@ from agentkit.errors import (
 from agentkit.inference.budgets import Account, Budget
 from agentkit.inference.pricing import Estimate, estimate
 from agentkit.inference.spend import Spend
+from agentkit.inference.usage import usage_account
 from agentkit.ports.messages import Usage
 from agentkit.ports.records import EntryKind
 from agentkit.resilience.deadline import remaining_s
@@ -131,13 +132,11 @@ class StepMeter:
         ex, now = self._ex, self._ex.store_now()
         told: list[Usage] = []
         accounts = accounts_of(ex.run, meta_of(ex), tenant_of(ex), now)
-        if not accounts:
-            yield told.append
-            return
         services, key = services_of(ex), f"{self._step.idempotency_key}~{next(self._numbers)}"
         price = services.models.prices.price(model, datetime.fromtimestamp(now, UTC).date())
         expected = estimate(request, price)
-        await services.budgets.reserve(accounts, key, expected.whole, wait_s=min(PATIENCE_S, remaining_s()), now=now)
+        if accounts:
+            await services.budgets.reserve(accounts, key, expected.whole, wait_s=min(PATIENCE_S, remaining_s()), now=now)
         error: BaseException | None = None
         try:
             yield told.append
@@ -150,20 +149,21 @@ class StepMeter:
             await self._over(accounts, key, due(expected, told[-1] if told else None, error, leaves=ex.leaving is not None))
 
     async def _over(self, accounts: Sequence[Account], key: str, due: Due) -> None:
-        """Book what is due. A store that does not answer does not cost the step its answer."""
+        """Book what is due, also on the run's own account. A store that does not answer does not cost the step its answer."""
         if due.stays:
             return
-        budgets, now = services_of(self._ex).budgets, self._ex.store_now()
+        run, budgets, now = self._ex.run, services_of(self._ex).budgets, self._ex.store_now()
+        payers = [*accounts, usage_account(run.run_id, run.keep_s)]
         with anyio.move_on_after(SETTLE_S, shield=True):
             try:
                 if due.spent is not None:
-                    self._warn(await budgets.settle(accounts, key, due.spent, now=now))
+                    self._warn(await budgets.settle(payers, key, due.spent, now=now))
                     return
                 if due.failed is not None:
-                    self._warn(await budgets.settle(accounts, f"{key}!{self._step.attempt}", due.failed, now=now))
+                    self._warn(await budgets.settle(payers, f"{key}!{self._step.attempt}", due.failed, now=now))
                 await budgets.release(accounts, key, now=now)
             except StoreError as exc:
-                logger.warning("run %r: a model call is not settled yet: %s", self._ex.run.run_id, exc)
+                logger.warning("run %r: a model call is not settled yet: %s", run.run_id, exc)
 
     def _warn(self, passed: Sequence[Account]) -> None:
         """Tell whoever follows the run that a soft limit was passed."""

@@ -54,8 +54,9 @@ class StepContext:
     @cached_property
     def models(self) -> Models:
         """The models of the runtime, under the names of the run's tenant. What they cost is on the run's account."""
-        ex = self._execution
-        return services_of(ex).models.seen_by(aliases=tenant_of(ex).models, meter=spending.StepMeter(self))
+        ex, services = self._execution, services_of(self._execution)
+        tenant = services.tenants.label(ex.run.tenant)
+        return services.models.seen_by(aliases=tenant_of(ex).models, meter=spending.StepMeter(self), tenant=tenant)
 
     @property
     def session(self) -> Session[Any] | None:

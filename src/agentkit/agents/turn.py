@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
+from agentkit import telemetry
 from agentkit.agents.base import Signal
 from agentkit.agents.meta import meta_of
 from agentkit.agents.services import services_of
@@ -44,6 +46,7 @@ class Turn:
     def __init__(self, ctx: Context, session: Session[Any], run_id: str) -> None:
         self._ctx, self._ex, self._turns, self._run_id = ctx, ctx.execution, session.turns, run_id
         self.mine = self._ex.run.run_id == run_id
+        self._waited = self._ex.run.fence > 1
 
     async def begin(self) -> Standing | None:
         """Wait in the line, parked, until nobody is ahead. None in a replay in which nothing starts."""
@@ -59,8 +62,19 @@ class Turn:
                 standing = await self._turns.stand(self._run_id, ex.host.store.get, ex.store_now())
             if not standing.ahead:
                 return standing
-            now = ex.store_now()
+            now, self._waited = ex.store_now(), True
             await ex.wait("the messages before it", topic=NEXT.topic(""), until=now + look_s(standing, now - ex.run.created_at))
+
+    def begun(self) -> None:
+        """Tell metrics and the trace how long it waited."""
+        if not telemetry.enabled():
+            return
+        run = self._ex.run
+        waited_s, agent = max(0.0, self._ex.store_now() - run.created_at), {telemetry.AGENT: run.kind}
+        telemetry.SESSION_SECONDS.record(waited_s, agent)
+        if self._waited:
+            began_ns = time.time_ns() - int(waited_s * 1e9)
+            telemetry.span_of_the_past(telemetry.TURN, began_ns, {telemetry.RUN_ID: run.run_id, telemetry.WAIT: waited_s, **agent})
 
     async def history(self, head: Head) -> list[Message]:
         """What was said before. Nobody adds to it while it is this run's turn."""

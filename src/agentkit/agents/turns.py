@@ -157,9 +157,10 @@ class Turns:
         """As it stands; an empty one for a session nobody has spoken in."""
         return (await self._read())[0]
 
-    async def enter(self, run_id: str) -> None:
-        """Take a place at the end of the line. Raises `Overloaded`: nothing was written."""
-        await self._change(lambda head: entered(head, run_id, self._settings.max_waiting))
+    async def enter(self, run_id: str) -> int:
+        """Take a place at the end of the line, and say how many are in it. Raises `Overloaded`: nothing was written."""
+        head = await self._change(lambda head: entered(head, run_id, self._settings.max_waiting))
+        return len(head.line)
 
     async def stand(self, run_id: str, runs: Callable[[Sequence[str]], Awaitable[Sequence[Run | None]]], now: float) -> Standing:
         """How a run stands, after those ahead of it were looked at: `runs` reads their rows. One that lost its place gets a new one."""

@@ -37,6 +37,7 @@ def command() -> None:
 @click.option("--tenant", help="Of this tenant")
 @click.option("--status", multiple=True, type=click.Choice(sorted(PUBLIC.values())), help="In this state; may be given again")
 @click.option("--idle", "idle_s", type=duration, metavar="TIME", help="Unchanged for so long, e.g. 1h")
+@click.option("--parent", metavar="RUN", help="Children of this run")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
 @on_runtime
 @example("agentkit runs ls --status waiting --idle 1h --state sqlite:///agents.db")
@@ -64,12 +65,13 @@ async def show(runtime: Runtime, out: Out, run_id: str) -> None:
 
     Solid bars ran, shaded ones waited; a vertical line is where another claim went on, after a park or a crash. Long silences are cut.
     """
-    info = await runtime.handle(run_id).info()
+    handle = runtime.handle(run_id)
+    info, usage = await handle.info(), await handle.usage()
     found = timeline(await runtime.store.load(run_id, after=-1))  # from the first entry on, not from the newest snapshot
     children = children_data(await all_children(runtime, run_id))
-    out.data(show_data(info, found, children))
+    out.data(show_data(info, found, children, usage))
     console = out.console
-    out.show(*show_parts(info, found, children, width=min(console.width, 160), unicode="utf" in console.encoding.lower()))
+    out.show(*show_parts(info, found, children, usage, width=min(console.width, 160), unicode="utf" in console.encoding.lower()))
 
 
 async def all_children(runtime: Runtime, run_id: str) -> list[Run]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from agentkit.ports.messages import Usage
     from agentkit.ports.records import Run
     from agentkit.runtime.events import RunEvent
     from agentkit.runtime.handle import RunInfo
@@ -58,12 +59,14 @@ def children_data(children: Iterable[Run]) -> dict[str, int]:
     return {"total": counted.total(), **dict(sorted(counted.items()))}
 
 
-def show_data(info: RunInfo, found: Timeline, children: dict[str, int]) -> dict[str, object]:
+def show_data(info: RunInfo, found: Timeline, children: dict[str, int], usage: Usage) -> dict[str, object]:
+    """All that is shown. `usage`: with everything below the run; its own stands in `run`."""
     return {
         "run": run_data(info),
         "steps": [step_data(bar) for bar in found.bars],
         "activations": [activation._asdict() for activation in found.activations],
         "children": children,
+        "usage": usage.model_dump(mode="json"),
         "progress_events": found.progress,
     }
 
@@ -75,9 +78,11 @@ def step_data(bar: Bar) -> dict[str, object]:
     }  # fmt: skip
 
 
-def show_parts(info: RunInfo, found: Timeline, children: dict[str, int], *, width: int, unicode: bool) -> list[RenderableType]:
+def show_parts(
+    info: RunInfo, found: Timeline, children: dict[str, int], usage: Usage, *, width: int, unicode: bool
+) -> list[RenderableType]:
     """The run's facts, its steps as bars on one axis, and the story of its claims."""
-    parts: list[RenderableType] = [_head(info, children)]
+    parts: list[RenderableType] = [_head(info, children, usage)]
     if found.bars:
         parts += [Text(), _steps(found, width, unicode=unicode)]
     if len(found.activations) > 1:
@@ -85,7 +90,7 @@ def show_parts(info: RunInfo, found: Timeline, children: dict[str, int], *, widt
     return parts
 
 
-def _head(info: RunInfo, children: dict[str, int]) -> Table:
+def _head(info: RunInfo, children: dict[str, int], usage: Usage) -> Table:
     by_status = ", ".join(f"{count} {status}" for status, count in children.items() if status != "total")
     return facts({
         "run": info.run_id,
@@ -96,10 +101,20 @@ def _head(info: RunInfo, children: dict[str, int]) -> Table:
         "parent": info.parent_id or "",
         "crashes": str(info.crashes or ""),
         "children": f"{children['total']}: {by_status}" if children.get("total") else "",
+        "spent": spent(info.usage),
+        "with children": spent(usage) if usage != info.usage else "",
         "created": info.created_at.isoformat(sep=" ", timespec="seconds"),
         "updated": info.updated_at.isoformat(sep=" ", timespec="seconds"),
         "error": Text(info.error or "", style="red"),
     })  # fmt: skip
+
+
+def spent(usage: Usage) -> str:
+    """`1,204 tokens read, 96 written, $0.0021`; nothing where no model was called."""
+    if not (usage.input_tokens or usage.output_tokens or usage.usd):
+        return ""
+    cost = f", ${usage.usd:.6f}".rstrip("0").rstrip(".") if usage.usd else ""
+    return f"{usage.input_tokens:,} tokens read, {usage.output_tokens:,} written{cost}"
 
 
 def _steps(found: Timeline, width: int, *, unicode: bool) -> Table:

@@ -4,6 +4,7 @@ AgentKitError
 ├── RunError(kind, message, run_id)      a run ended without a result
 │   ├── StepError(… step)                a step failed; raised live and on replay alike
 │   │   └── PermissionDenied             the principal may not: nothing was started
+│   ├── NeedNotMet(good, total, needed, first)    too few children succeeded
 │   ├── PlanFailed                       a plan and all its successors failed
 │   ├── NoResult                         a plan's step has no result: skipped, or not part of the plan
 │   ├── TooManyTurns                     a chat agent called tools until it had no more turns
@@ -108,6 +109,7 @@ from agentkit.errors.runs import (
     AnswerWithheld,
     GuardrailTripped,
     JournalMismatch,
+    NeedNotMet,
     NoResult,
     PermissionDenied,
     PlanFailed,
@@ -170,6 +172,7 @@ __all__ = [
     "JournalMismatch",
     "Misuse",
     "ModelNotFound",
+    "NeedNotMet",
     "NoResult",
     "NoTimeLeft",
     "NotRecorded",

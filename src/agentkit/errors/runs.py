@@ -26,6 +26,27 @@ class StepError(RunError):
         self.step = step
 
 
+class NeedNotMet(RunError):
+    """Fewer children succeeded than were needed. What those that succeeded did has happened; those that had not ended are cancelled.
+
+    Its `kind` is that of the first failure, or `NeedNotMet` where none failed and the time was up.
+
+    Args:
+        good: how many succeeded.
+        total: of so many.
+        needed: how many had to.
+        late: how many had not ended when this was decided.
+        first: the error of the first child that failed, in the order in which they were asked for.
+    """
+
+    def __init__(self, good: int, total: int, needed: int, *, late: int = 0, first: RunError | None = None, run_id: str = "") -> None:
+        self.good, self.total, self.needed, self.late, self.first = good, total, needed, late, first
+        parts = [f"{good} of {total} succeeded, {needed} needed"]
+        parts += [f"{late} had not ended"] if late else []
+        parts += [f"first failure: {first}"] if first is not None else []
+        super().__init__("NeedNotMet" if first is None else first.kind, "; ".join(parts), run_id)
+
+
 class PermissionDenied(StepError):
     """A tool requires what the run's principal is not permitted. It was not started. Journalled: a replay raises it too.
 

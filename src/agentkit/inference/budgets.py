@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
@@ -36,6 +36,7 @@ TRIES = 40  # with the waits below about six seconds: longer, and the store is n
 FIRST_WAIT_S, MAX_WAIT_S = 0.002, 0.25  # a round trip of a near store; many processes on one account
 CLEAN_UP_S = 5.0  # a cancelled caller waits no longer for the store; what it leaves behind is booked after `hold_s`
 LOOK_EVERY_S = 1.0  # what calls of other processes give back is seen so late
+PAGE = 500  # of accounts to add up: some hundred bytes each
 PREFIX = "agentkit/budget/"
 
 
@@ -207,6 +208,14 @@ class Budgets:
         for ledger in ledgers:
             ledger.fold(self._now(now))
         return ledgers
+
+    async def below(self, path: str) -> Spend:
+        """What was spent in all accounts whose id begins with `path`, read in pages. Raises `StoreUnavailable`."""
+        prefix, after, total = PREFIX + path, "", Spend()
+        while page := await self._values.scan(prefix, after=after, limit=PAGE):
+            total = reduce(Spend.plus, (Ledger.load(value.value).spent for value in page), total)
+            after = page[-1].key
+        return total
 
     def _now(self, now: float | None) -> float:
         return self._clock.time() if now is None else now

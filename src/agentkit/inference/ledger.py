@@ -110,7 +110,7 @@ class Ledger:
 
     def _soft(self, limit: Budget) -> bool:
         allowed = self.allowed(limit)
-        return any(most is not None and had >= limit.soft * most for most, had in zip(allowed, self.spent, strict=True))
+        return any(most is not None and had >= limit.soft * most for most, had in zip(allowed, self.spent[:2], strict=True))
 
     def release(self, entry: str) -> None:
         """Give back what a call that was not sent had reserved."""
@@ -145,7 +145,7 @@ class Ledger:
         if stored is not None:
             said = json.loads(stored)
             made.spent, made.extra = Spend(*said["spent"]), Spend(*said["extra"])
-            made.held = {entry: Held(Spend(usd, tokens), until) for entry, (usd, tokens, until) in said["held"].items()}
+            made.held = {entry: Held(Spend(*spend), until) for entry, (*spend, until) in said["held"].items()}
             made.settled, made.extended, made.warned = said["settled"], said["extended"], said["warned"]
         return made
 

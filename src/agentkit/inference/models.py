@@ -77,6 +77,7 @@ class Models:
         self._aliases: Mapping[str, str] = {}
         self._state: PolicyState | None = None
         self._meter: Metering | None = None
+        self._tenant = ""
         for name, model in self._table.items():
             for other in model.fallback:
                 if other not in self._table:
@@ -87,12 +88,23 @@ class Models:
         """The models of a TOML file, see `docs/how-to/models.md`. Raises `InvalidSetting` with all its faults at once."""
         return cls(read(path, clock))
 
-    def seen_by(self, *, aliases: Mapping[str, str] | None = None, state: PolicyState | None = None, meter: Metering | None = None) -> Self:
-        """The same models as one run sees them: under its tenant's names, with its runtime's limits, and accounted for."""
+    def seen_by(
+        self,
+        *,
+        aliases: Mapping[str, str] | None = None,
+        state: PolicyState | None = None,
+        meter: Metering | None = None,
+        tenant: str = "",
+    ) -> Self:
+        """The same models as one run sees them: under its tenant's names, with its runtime's limits, and accounted for.
+
+        Args:
+            tenant: whose calls the metrics say they are.
+        """
         seen = object.__new__(type(self))
         seen.__dict__.update(self.__dict__)
         seen._aliases = self._aliases if aliases is None else aliases
-        seen._state, seen._meter = state or self._state, meter or self._meter
+        seen._state, seen._meter, seen._tenant = state or self._state, meter or self._meter, tenant or self._tenant
         return seen
 
     @property
@@ -241,7 +253,7 @@ class Models:
 
                 def book(usage: Usage) -> None:
                     spent(usage)
-                    _tell(span, name, usage)
+                    _tell(span, name, self._tenant, usage)
 
                 yield book
 
@@ -315,11 +327,11 @@ def _sent(request: Request, model: str) -> Request:
     return replace(request, model=model, timeout_s=left_s if isfinite(left_s) else request.timeout_s)
 
 
-def _tell(span: Span, name: str, usage: Usage) -> None:
+def _tell(span: Span, name: str, tenant: str, usage: Usage) -> None:
     span.set_attributes(
         {telemetry.INPUT_TOKENS: usage.input_tokens, telemetry.OUTPUT_TOKENS: usage.output_tokens, telemetry.USD: usage.usd}
     )
-    attributes = {telemetry.MODEL_NAME: name}
+    attributes = {telemetry.MODEL_NAME: name, telemetry.TENANT: tenant}
     telemetry.MODEL_TOKENS_READ.add(usage.input_tokens, attributes)
     telemetry.MODEL_TOKENS_WRITTEN.add(usage.output_tokens, attributes)
     telemetry.MODEL_USD.add(usage.usd, attributes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import add, sub
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
@@ -11,16 +12,20 @@ MICRO = 1_000_000
 
 
 class Spend(NamedTuple):
-    """Money and tokens, in whole numbers."""
+    """Money and tokens, in whole numbers. Limits are set in the first two; the others say what the tokens were."""
 
     micro_usd: int = 0
     tokens: int = 0
+    """Read and written together."""
+    written: int = 0
+    cached: int = 0
+    """Of those read, the ones that the engine knew from an earlier call."""
 
     def plus(self, other: Spend) -> Spend:
-        return Spend(self.micro_usd + other.micro_usd, self.tokens + other.tokens)
+        return Spend(*map(add, self, other))
 
     def minus(self, other: Spend) -> Spend:
-        return Spend(self.micro_usd - other.micro_usd, self.tokens - other.tokens)
+        return Spend(*map(sub, self, other))
 
     @property
     def usd(self) -> float:
@@ -30,4 +35,5 @@ class Spend(NamedTuple):
     @classmethod
     def of(cls, usage: Usage) -> Self:
         """What a priced usage comes to."""
-        return cls(round(usage.usd * MICRO), usage.input_tokens + usage.output_tokens)
+        read, written = usage.input_tokens, usage.output_tokens
+        return cls(round(usage.usd * MICRO), read + written, written, usage.cached_input_tokens)

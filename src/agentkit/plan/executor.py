@@ -77,7 +77,7 @@ class Hands(Protocol):
 
 
 class Ended(NamedTuple):
-    """What became of a plan. `results`: as JSON, in the order of completion."""
+    """What became of a plan. `results`: as JSON, in the order of the plan; of one that was given up in that of completion."""
 
     results: Mapping[str, JsonValue]
     failed: Mapping[str, RunError]
@@ -104,7 +104,7 @@ class _Execution:
         self._values: dict[str, object] = {}
         self._results: dict[str, JsonValue] = {}
         self._failed: dict[str, RunError] = {}
-        self._skipped: list[str] = []
+        self._skipped: set[str] = set()
         self._undone: list[str] = []
         self._undo_failed: dict[str, RunError] = {}
         self._cut: BaseException | None = None
@@ -122,9 +122,12 @@ class _Execution:
             raise self._broken
         if self._cut is not None or self._failed or self._concluded is not None:
             await self._give_up()
+        else:  # nobody has written down in which order they ended, and in a replay it is another one
+            self._results = {step: self._results[step] for step in self._steps if step in self._results}
         if self._cut is not None:
             raise self._cut
-        return Ended(self._results, self._failed, self._skipped, self._undone, self._undo_failed)
+        skipped = [step for step in self._steps if step in self._skipped]
+        return Ended(self._results, self._failed, skipped, self._undone, self._undo_failed)
 
     def _start(self, tasks: TaskGroup) -> None:
         for step in self._schedule.take():
@@ -141,9 +144,10 @@ class _Execution:
         """Whether the plan may go on behind this step."""
         try:
             if step.when is not None and not await self._hands.holds(step, step.when, self._at(step.when.ref)):
-                self._skipped.append(step.id)
+                self._skipped.add(step.id)
                 return True
             value = await self._hands.perform(step, self._arguments(step))
+            shown = to_jsonable_python(value, by_alias=False)
         except (RunCancelled, Interrupted) as cut:
             self._cut = self._cut or cut
         except (*NOT_JOURNALLED, StoreError) as broken:
@@ -153,8 +157,7 @@ class _Execution:
         except Exception as bug:  # noqa: BLE001 - raised as it is when the others have ended, not wrapped in a group
             self._broken = self._broken or bug
         else:
-            self._values[step.id] = value
-            self._results[step.id] = to_jsonable_python(value, by_alias=False)
+            self._values[step.id], self._results[step.id] = value, shown
             return True
         return False
 

@@ -50,7 +50,7 @@ class PlanResult:
 
     Args:
         plan: as it was carried out.
-        done: ids of the steps that have a result, in the order of completion.
+        done: ids of the steps that have a result, in the order of the plan; of a plan that failed in the order of completion.
         failed: errors of steps, by id. Without any the plan succeeded.
         skipped: steps whose `when` did not hold.
         undone: steps that were taken back, because another one failed.

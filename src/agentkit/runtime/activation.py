@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from agentkit.agents.base import AnyAgent
-    from agentkit.ports.records import Claimed, Entry, Message
+    from agentkit.ports.records import Claimed, Entry, Message, Run
     from agentkit.runtime.engine import Engine
 
 log = logging.getLogger("agentkit.runtime")
@@ -255,7 +255,7 @@ def _end(ex: Execution, agent: AnyAgent, outcome: Outcome) -> Release:
     if isinstance(raised, JournalMismatch):
         log.error("%s", raised)
         return _failed(RunStatus.BURIED, "JournalMismatch", str(raised))
-    return _failure(raised)
+    return _failure(ex.run, raised)
 
 
 def _parked(raised: BaseException | None) -> bool:
@@ -272,14 +272,16 @@ def _result(ex: Execution, agent: AnyAgent, value: Any) -> bytes:
     return body
 
 
-def _failure(raised: BaseException) -> Release:
+def _failure(run: Run, raised: BaseException) -> Release:
     if isinstance(raised, RunCancelled):
         return _failed(RunStatus.CANCELLED, "RunCancelled", raised.reason)
     if isinstance(raised, StepError):
         return _failed(RunStatus.FAILED, raised.kind, raised.message, step=raised.step)
     if isinstance(raised, RunError):
         return _failed(RunStatus.FAILED, raised.kind, raised.message)
-    log.error("run() failed outside of a step", exc_info=raised)
+    # Whether a child's failure is one is its parent's to say: it may have been counted on. The traceback is nowhere else, so it is told.
+    level = logging.ERROR if run.parent_id is None else logging.WARNING
+    log.log(level, "run %s failed outside of a step", run.run_id, exc_info=raised)
     return _failed(RunStatus.FAILED, type(raised).__name__, str(raised)[:10_000])
 
 

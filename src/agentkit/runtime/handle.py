@@ -28,6 +28,8 @@ from agentkit.errors import (
     StepError,
     StoreError,
 )
+from agentkit.inference.usage import own_usage, whole_usage
+from agentkit.ports.messages import Usage
 from agentkit.ports.records import EntryKind, RunStatus
 from agentkit.runtime.activation import PUBLIC
 from agentkit.runtime.events import EventStream, Status
@@ -66,9 +68,13 @@ class RunInfo(BaseModel, frozen=True, defer_build=True):
     created_at: datetime
     updated_at: datetime
     error: str | None
+    usage: Usage
+    """What its own calls of models took so far, as the engines say it: tokens, and dollars where the model has a price. Children have
+    theirs, so the runs of a list add up; `RunHandle.usage` is with all below it.
+    """
 
 
-def info_of(row: Run) -> RunInfo:
+def info_of(row: Run, usage: Usage) -> RunInfo:
     """The public view of a stored run."""
     error = None
     if row.status.ended and row.status != RunStatus.COMPLETED:
@@ -87,6 +93,7 @@ def info_of(row: Run) -> RunInfo:
         created_at=datetime.fromtimestamp(row.created_at, UTC),
         updated_at=datetime.fromtimestamp(row.updated_at, UTC),
         error=error,
+        usage=usage,
     )
 
 
@@ -129,8 +136,17 @@ class RunHandle(Generic[O_co]):
         return self._run_id
 
     async def info(self) -> RunInfo:
-        """Raises `RunNotFound`."""
-        return info_of(await self._row())
+        """Where it stands. Raises `RunNotFound`, `StoreUnavailable`."""
+        row = await self._row()
+        (usage,) = await own_usage(self._engine.services.budgets, [self._run_id])
+        return info_of(row, usage)
+
+    async def usage(self) -> Usage:
+        """What it and all runs below it have spent on models so far: its children, theirs, and what they started with `ctx.start`.
+
+        Raises `StoreUnavailable`.
+        """
+        return await whole_usage(self._engine.services.budgets, self._run_id)
 
     async def _row(self) -> Run:
         (row,) = await self._engine.store.get([self._run_id])

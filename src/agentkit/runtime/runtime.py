@@ -22,6 +22,7 @@ from agentkit.clock import SYSTEM, Clock
 from agentkit.durable.execution import Limits
 from agentkit.errors import InvalidSetting, Misuse
 from agentkit.inference.budgets import Budget, Budgets
+from agentkit.inference.usage import own_usage
 from agentkit.later import Later
 from agentkit.ports.records import RunQuery, RunStatus
 from agentkit.resilience.state import PolicyState
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from agentkit.inference import models as inference
     from agentkit.inference.models import Models
     from agentkit.ports.limits import LimitStore
-    from agentkit.ports.queue import Queue
+    from agentkit.ports.queue import Queue, Ticket
     from agentkit.ports.runs import RunStore
     from agentkit.ports.values import ValueStore
     from agentkit.runtime import session as sessions
@@ -387,16 +388,21 @@ class Runtime:
         status: Status | Sequence[Status] | None = None,
         version: str | None = None,
         idle_s: float | None = None,
+        parent: str | None = None,
     ) -> AsyncIterator[RunInfo]:
-        """The stored runs that meet all conditions, in order of run_id, read in pages. `idle_s`: nothing happened for so long."""
+        """The stored runs that meet all conditions, in order of run_id, read in pages.
+
+        Args:
+            idle_s: nothing happened for so long.
+            parent: the id of the run whose children they are. Not theirs in turn, and not what it started with `ctx.start`.
+        """
         wanted = None if status is None else _statuses(status)
         kind = agent if agent is None or isinstance(agent, str) else agent.name
-        query = RunQuery(kind=kind, tenant=tenant, status=wanted, version=version, idle_s=idle_s)
-        after = ""
-        while page := await self.store.list(_after(query, after)):
-            for row in page:
-                yield info_of(row)
-            after = page[-1].run_id
+        query = RunQuery(kind=kind, tenant=tenant, status=wanted, version=version, idle_s=idle_s, parent_id=parent)
+        while page := await self.store.list(query):
+            for row, usage in zip(page, await own_usage(self.engine.services.budgets, [row.run_id for row in page]), strict=True):
+                yield info_of(row, usage)
+            query = query._replace(after=page[-1].run_id)
 
     async def fork(self, run_id: str, /, *, at: str, new_run_id: str | None = None) -> RunHandle[JsonValue]:
         """A new run that remembers everything before step `at` (name or key) and goes on from there with today's code."""
@@ -410,9 +416,34 @@ class Runtime:
         """Serverless: go on with a run here until it ends or parks, or the time is up (then it is released). Returns where it stands."""
         return await serverless.drive(self, run_id, within_s)
 
-    async def tick(self) -> int:
-        """Serverless: one round of recovery (due timers, orphans, lost tickets). Returns how many tickets it put."""
-        return await serverless.tick(self)
+    async def serve(self, tickets: Sequence[Ticket], /, *, within_s: float, grace_s: float) -> list[bool]:
+        """Serverless: go on with the runs of tickets that a trigger delivered, until each has ended or parked, or the time is up.
+
+        Their children go to the queue. What is at work when the time is up starts no further step; what is still at work after half of
+        the grace is cut.
+
+        Args:
+            within_s: for the runs; 0 or less: none is begun.
+            grace_s: for leaving, when that is over.
+
+        Returns:
+            For each ticket whether it has done its work: then delete it, for a run that has to go on got a new one. Not so: it has to be
+            delivered again, since this runtime does not serve its agent, or the queue took no new ticket.
+
+        Raises:
+            Misuse: this runtime is a worker.
+            StoreUnavailable: deliver all of them again.
+        """
+        return await serverless.serve(self, tickets, within_s, grace_s)
+
+    async def tick(self, *, watch_s: float = 0.0) -> int:
+        """Serverless: one round of recovery (due timers, orphans, lost tickets). Returns how many tickets it put.
+
+        Args:
+            watch_s: stay up to so long while other workers are silent. Who lives beats within a quarter of a lease; who does not is taken
+                for dead after a whole one, and its runs get their tickets: less than a lease finds no dead.
+        """
+        return await serverless.tick(self, watch_s)
 
     def verify(
         self, run_ids: Iterable[str] | None = None, /, *, agent: AnyAgent | str | None = None, limit: int = 1000
@@ -436,6 +467,10 @@ class Runtime:
     def hub(self) -> Hub:
         return self._hub
 
+    @property
+    def sweeper(self) -> Sweeper:
+        return self._sweeper
+
 
 def _only(worker: str) -> bool | list[str]:
     if worker.lower() in ("", "0", "false", "no"):
@@ -446,7 +481,3 @@ def _only(worker: str) -> bool | list[str]:
 def _statuses(asked: Status | Sequence[Status]) -> frozenset[RunStatus]:
     wanted = {asked} if isinstance(asked, str) else set(asked)
     return frozenset(stored for stored, public in PUBLIC.items() if public in wanted)
-
-
-def _after(query: RunQuery, after: str) -> RunQuery:
-    return RunQuery(kind=query.kind, tenant=query.tenant, status=query.status, version=query.version, idle_s=query.idle_s, after=after)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from agentkit import telemetry
 from agentkit.agents.session import Sessions
 from agentkit.errors import InvalidInput, InvalidKey, Overloaded, QueueFull, RunConflict, RunNotFound, UnknownAgent, UnknownTenant
 from agentkit.runtime import submission
@@ -28,7 +29,8 @@ def sessions_of(runtime: Runtime) -> Sessions:
         asked = submission.Asked(tenant=session.tenant, principal=session.principal, budget=budget, priority=priority, session=session.name)
         (known,) = await runtime.engine.store.get([run_id])
         if known is None:
-            await session.turns.enter(run_id)
+            in_line = await session.turns.enter(run_id)
+            telemetry.SESSION_LINE.record(in_line, {telemetry.AGENT: session.agent.name})
         try:
             return (await submission.submit(runtime, session.agent, {run_id: message}, asked))[0]
         except QueueFull:
