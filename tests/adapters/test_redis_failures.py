@@ -44,7 +44,7 @@ from tests.servers.proxy import Proxy
 from tests.servers.redis import Redis, redis_cluster, watched_redis
 
 T = TypeVar("T")
-BACK_S = 60.0  # for a server to be there again: a Sentinel that was held up for two seconds trusts no clock for thirty (its TILT mode)
+BACK_S = 45.0  # for a server to be there again: a Sentinel that was held up for two seconds trusts no clock for thirty (its TILT mode)
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "operate-redis.md"
 
 
