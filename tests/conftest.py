@@ -27,7 +27,7 @@ MAY_BLOCK = {
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Twice as many as there are cores: half of the time tests wait, for servers, leases and other processes."""
+    """Twice as many as there are cores: much of the time tests wait, for servers, leases and other processes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 2 * cores
 

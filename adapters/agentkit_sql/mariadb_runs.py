@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from agentkit.clock import SYSTEM
-from agentkit.errors import StoreBusy, StoreRefused, StoreUnavailable
+from agentkit.errors import StoreBusy, StoreUnavailable
 from agentkit.ports.records import Claimed
 from agentkit_sql.dialect import ROWS, Statement
 from agentkit_sql.mariadb import Often
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from agentkit_sql.port import SqlSettings
 
 KEY_TYPE = 253  # of a column of short bytes, in the servers' protocol; long ones are values
-# Entries of one run that ran ahead, or of so many: more are better off as the many rows of one packet, in a transaction.
-AT_ONCE, AT_ONCE_BYTES = 64, 262_144
+AT_ONCE = 64  # entries of one statement, as many as a run may be ahead; more are better off as the rows of a packet, in a transaction
+AT_ONCE_BYTES = 262_144  # of their values: far below what any server reads in one packet
 
 
 @lru_cache
@@ -41,14 +41,18 @@ def adding(entries: int) -> Often:
     share-locked against a take-over, which marks it dead first. Beside a join with the runs this costs half: nothing is copied into a
     table in between. And news in an inbox is a reason to look, so nobody need ask for it each time.
     """
-    one = f"?{', ?' * 9})"
-    return Often(
-        f"INSERT INTO journal ({ENTRY}) VALUES ((SELECT IF(count(*) = ?, ?, NULL) "
-        "FROM (SELECT 1 FROM workers WHERE worker_id = ? AND dead = 0 LOCK IN SHARE MODE) AS me "
-        f"CROSS JOIN runs WHERE (no, fence, inbox_seq) IN ({', '.join(['(?, ?, ?)'] * entries)}) AND owner = ?), {one}"
-        + f", (?, {one}"
-        * (entries - 1)
+    first = (
+        "(SELECT IF(count(*) = ?, ?, NULL) FROM (SELECT 1 FROM workers WHERE worker_id = ? AND dead = 0 LOCK IN SHARE MODE) AS me "
+        f"CROSS JOIN runs WHERE (no, fence, inbox_seq) IN ({', '.join(['(?, ?, ?)'] * entries)}) AND owner = ?)"
     )
+    rows = [f"({run_no}, {', '.join('?' * 10)})" for run_no in (first, *"?" * (entries - 1))]
+    return Often(f"INSERT INTO journal ({ENTRY}) VALUES {', '.join(rows)}")
+
+
+def fits(batch: Sequence[RunWrite]) -> bool:
+    """Whether a batch is small enough for one such statement."""
+    sizes = [len(entry.body) for write in batch for entry in write.entries]
+    return len(sizes) <= AT_ONCE and sum(sizes) <= AT_ONCE_BYTES
 
 
 class MariadbWriteScripts(WriteScripts):
@@ -108,7 +112,7 @@ class MariadbRuns(ServerRuns):
     async def open(self) -> None:
         await super().open()
         [(version,)] = await self._server.read(lambda: one("SELECT version()", ()))
-        self._at_once = "MariaDB" in version
+        self._at_once = "MariaDB" in version  # on MySQL nobody has tried that statement
 
     async def claim(
         self, worker_id: str, run_ids: Sequence[str], serves: Mapping[str, AbstractSet[str]], *, alone: bool = False
@@ -126,7 +130,7 @@ class MariadbRuns(ServerRuns):
     async def write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool = True) -> list[Written]:
         """Write a batch of runs. Raises `WorkerFenced`; a gap is `lost`."""
         try:
-            done = await self._add(worker_id, batch, sync=sync) if self._at_once else None
+            done = await self._add(worker_id, batch, sync=sync) if self._at_once and fits(batch) else None
         except StoreBusy:
             raise
         except StoreUnavailable as lost:  # a connection that had died while it was idle, most likely: the very same batch again
@@ -156,11 +160,8 @@ class MariadbRuns(ServerRuns):
             for entry in write.entries:
                 asked += whose
                 fields += (no, entry[0], fence, *entry[1:9])
-        entries = len(asked) // 3
-        if entries > AT_ONCE or sum([len(entry.body) for write in batch for entry in write.entries]) > AT_ONCE_BYTES:
-            raise StoreRefused(f"{entries} entries at once")  # none was written, and all is as before
         params = (len(claims), fields[0], worker_id, *asked, worker_id, *fields[1:])
-        await self._server.try_statement(adding(entries), params, topic=RUNS, line=LANE)
+        await self._server.try_statement(adding(len(asked) // 3), params, topic=RUNS, line=LANE)
         return [claim.verdict for claim in claims]
 
     async def findings(self, durability: str) -> list[Finding]:

@@ -47,21 +47,22 @@ class ServerRuns(SqlRuns):
         claims = going_on((self._known.get(write.run_id) for write in batch), batch)
         if claims is None:
             return None
-        certain = False
+        verdicts: Sequence[Written] = ()
         try:
             verdicts = await self._insert(worker_id, claims, batch, sync=sync)
-            certain = bool(verdicts)
         except StoreRefused:
-            certain = True
             return None
         except Undone:
+            pass
+        except BaseException:
+            self._forget(batch)  # all may be there, or on its way
+            raise
+        if not verdicts:
+            self._forget(batch)
             return {}
-        finally:
-            if not certain:  # some run is lost, or all may be there, or on its way
-                self._forget(batch)
         for claim, write in zip(claims, batch, strict=True):
             claim.last = write.entries[-1].seq
-        return {write.run_id: verdict for write, verdict in zip(batch, verdicts, strict=False)}
+        return {write.run_id: verdict for write, verdict in zip(batch, verdicts, strict=True)}
 
     def _forget(self, batch: Sequence[RunWrite]) -> None:
         for write in batch:

@@ -11,6 +11,7 @@ from agentkit.errors import WorkerFenced
 from agentkit.ports.records import Run, RunWrite, Written
 from agentkit.testing.runs_base import bodies, entries, entry, reap, register, start, write
 from agentkit_sql import Sql, SqlRuns
+from agentkit_sql.dialect import Script, Statement
 from agentkit_sql.mariadb_asyncmy import MOST_PREPARED
 from agentkit_sql.mariadb_runs import AT_ONCE, AT_ONCE_BYTES, MariadbRuns
 from tests.adapters.opening import HASTY, opened
@@ -97,8 +98,13 @@ async def test_news_in_an_inbox_is_told_by_the_next_flush_and_costs_one_look(sto
 async def test_a_run_that_was_taken_away_is_lost_and_its_neighbour_is_written(store: SqlRuns, looks: list[int]) -> None:
     worker_id, [run, other] = await started(store, 2)
     await store.write(worker_id, [write(run, [entry(1)]), write(other, [entry(1)])])
-    stale = write(other, [entry(2)])._replace(fence=other.fence + 1)
-    assert [one.verdict for one in await store.write(worker_id, [write(run, [entry(2)]), stale])] == ["ok", "lost"]
+
+    def take_away() -> Script[None]:
+        yield Statement("UPDATE runs SET fence = fence + 1 WHERE run_id = ?")(other.run_id)
+
+    await store.database.write(take_away, sync=True)
+    assert [one.verdict for one in await store.write(worker_id, [write(run, [entry(2)]), write(other, [entry(2)])])] == ["ok", "lost"]
+    assert looks == [2]
     assert (len(await store.load(run.run_id)), len(await store.load(other.run_id))) == (2, 1)
 
 

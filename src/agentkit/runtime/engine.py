@@ -220,9 +220,13 @@ class Engine:
 
     # Taking runs
 
+    def slots(self) -> int:
+        """Those that no run holds."""
+        return self.settings.concurrency - len(self.active)
+
     def free(self) -> int:
         """Runs that may be claimed now: none between the end of one registration and the start of the next."""
-        return self.settings.concurrency - len(self.active) if self.registered else 0
+        return self.slots() if self.registered else 0
 
     def notify(self) -> None:
         """A slot, a ticket or a state changed."""

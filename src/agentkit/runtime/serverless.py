@@ -136,8 +136,7 @@ async def _left(runtime: Runtime, ids: Sequence[str]) -> set[str]:
     tickets = [ticket_of(row) for row in waiting]
     try:
         if tickets:
-            await runtime.tickets.put(tickets)
-            await runtime.store.ticketed(tickets)
+            await runtime.engine.send(tickets)
     except (StoreError, QueueFull) as exc:
         log.warning("%d tickets stay where they are: %s", len(tickets), exc)
         return {t.run_id for t in tickets}

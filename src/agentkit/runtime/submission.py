@@ -89,7 +89,7 @@ def requested(runtime: Runtime, agent: AnyAgent, value: object, asked: Asked, *,
 async def start_here(runtime: Runtime, agent: type[Agent[I, O]], value: I, run_id: str | None, asked: Asked) -> Run:
     """Create a run for this process, or find it."""
     engine = runtime.engine
-    if len(engine.locals) + engine.arriving - max(0, engine.settings.concurrency - len(engine.active)) >= runtime.settings.max_waiting:
+    if len(engine.locals) + engine.arriving - max(0, engine.slots()) >= runtime.settings.max_waiting:
         raise Overloaded("this runtime", runtime.settings.max_waiting, 1.0)
     run = requested(runtime, agent, value, asked, run_id=run_id, version=agent.version)._replace(held=True)
     engine.local_roots.add(run.run_id)
