@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from agentkit.errors import InvalidSetting, nearest
+from agentkit.errors import InvalidSetting
+from agentkit.ports.settings import settings_from
 
 Mode: TypeAlias = Literal["single", "sentinel", "cluster"]
 Address: TypeAlias = tuple[str, int]
@@ -55,7 +56,7 @@ class RedisSettings(BaseModel):
         mode = MODES.get(parts.scheme.replace("rediss", "redis", 1))
         if mode is None or not parts.netloc:
             raise InvalidSetting("url", _shown(parts), f"no Redis URL; write {EXAMPLES}")
-        options = _options(cls, parts, mode)
+        options = _options(parts, mode)
         account, _, hosts = parts.netloc.rpartition("@")
         username, _, password = account.partition(":")
         placed: dict[str, Any] = {
@@ -67,20 +68,11 @@ class RedisSettings(BaseModel):
             "password": unquote(password) or None,
             **_place(parts, mode),
         }
-        try:
-            return cls.model_validate({**placed, **options})
-        except ValidationError as exc:
-            problem = exc.errors(include_input=False)[0]
-            name = str(problem["loc"][0])
-            raise InvalidSetting(name, options.get(name, placed.get(name)), problem["msg"]) from exc
+        return settings_from(cls, placed, options, "redis", in_place=IN_PLACE)
 
 
-def _options(settings: type[RedisSettings], parts: SplitResult, mode: Mode) -> dict[str, str]:
+def _options(parts: SplitResult, mode: Mode) -> dict[str, str]:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    known = set(settings.model_fields) - set(IN_PLACE)
-    for name, value in options.items():
-        if name not in known:
-            raise InvalidSetting(name, value, f"no option of redis:// (known: {', '.join(sorted(known))}){nearest(name, known)}")
     if mode == "cluster" and {"wait_replicas", "wait_aof"} & options.keys():
         raise InvalidSetting("wait_replicas", "", "not offered on a cluster: a batch writes to several of its servers at a time")
     return options

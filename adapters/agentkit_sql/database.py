@@ -12,10 +12,11 @@ import anyio
 from pydantic import Field
 
 from agentkit.errors import InvalidSetting, StoreUnavailable
+from agentkit.ports.settings import settings_from
 from agentkit.tasks import Home
 from agentkit_sql.dialect import ROWS, SqliteDialect, Statement
 from agentkit_sql.news import OTHER, QUEUE, RUNS, News
-from agentkit_sql.port import LANE, POOL, SqlSettings, parsed, settings_from
+from agentkit_sql.port import LANE, POOL, SqlSettings, parsed
 from agentkit_sql.sqlite import Job, Owner, connect
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from sqlalchemy.types import REAL, Integer, LargeBinary, Text, TypeEngine
 
 from agentkit.clock import SYSTEM
 from agentkit.errors import AdapterNotInstalled, AgentKitError, InvalidSetting, StoreBusy, StoreCorrupt, StoreRefused, StoreUnavailable
+from agentkit.ports.settings import settings_from
 from agentkit_sql.dialect import Dialect, Params, Script, Statement
-from agentkit_sql.port import parsed, settings_from
+from agentkit_sql.port import parsed
 from agentkit_sql.schema import NUMBERED
 from agentkit_sql.server import Driver, Server
 from agentkit_sql.server_settings import ServerSettings

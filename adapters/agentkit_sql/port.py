@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import anyio
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from agentkit.clock import SYSTEM
-from agentkit.errors import InvalidSetting, StoreUnavailable, nearest
+from agentkit.errors import InvalidSetting, StoreUnavailable
 from agentkit_sql.news import OTHER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from agentkit.clock import Clock
     from agentkit_sql.dialect import Dialect, Work
@@ -98,20 +98,6 @@ def parsed(url: str, forms: str) -> URL:
         return make_url(url)
     except (ArgumentError, ValueError) as exc:
         raise InvalidSetting("url", url, f"not a URL; write {forms}") from exc
-
-
-def settings_from(model: type[S], fixed: Mapping[str, Any], query: Mapping[str, Any], scheme: str) -> S:
-    """Settings from a URL's parts and its options. Raises `InvalidSetting` naming the option that is wrong."""
-    known = {field.alias or name for name, field in model.model_fields.items()} - set(fixed)
-    for name in query:
-        if name not in known:
-            raise InvalidSetting(name, query[name], f"no option of {scheme}:// (known: {', '.join(sorted(known))}){nearest(name, known)}")
-    try:
-        return model.model_validate({**fixed, **query})
-    except ValidationError as exc:
-        problem = exc.errors()[0]
-        name = str(problem["loc"][0]) if problem["loc"] else "url"
-        raise InvalidSetting(name, problem["input"], problem["msg"]) from exc
 
 
 class SqlPort:

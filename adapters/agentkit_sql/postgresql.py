@@ -19,8 +19,9 @@ from agentkit.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from agentkit.ports.settings import settings_from
 from agentkit_sql.dialect import ROWS, Dialect, Params, Script, Statement, compiled
-from agentkit_sql.port import parsed, settings_from
+from agentkit_sql.port import parsed
 from agentkit_sql.postgresql_bell import Listener, Listening, PostgresBell
 from agentkit_sql.schema import metadata
 from agentkit_sql.server import Driver, Server

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from agentkit.errors import InvalidSetting, nearest
-
-IN_PLACE = ("url", "region", "prefix")
-"""What the URL says in its places; the other fields are options after its `?`."""
+from agentkit.errors import InvalidSetting
+from agentkit.ports.settings import settings_from
 
 
 class SqsSettings(BaseModel):
@@ -36,14 +34,5 @@ class SqsSettings(BaseModel):
         if parts.scheme != "sqs" or not parts.netloc or not parts.path.strip("/"):
             raise InvalidSetting("url", url, "no SQS URL; write sqs://REGION/PREFIX, as sqs://eu-central-1/agents")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        known = set(cls.model_fields) - set(IN_PLACE)
-        for name, value in options.items():
-            if name not in known:
-                raise InvalidSetting(name, value, f"no option of sqs:// (known: {', '.join(sorted(known))}){nearest(name, known)}")
         placed = {"url": f"sqs://{parts.netloc}{parts.path}", "region": parts.netloc, "prefix": parts.path.strip("/")}
-        try:
-            return cls.model_validate({**placed, **options})
-        except ValidationError as exc:
-            problem = exc.errors(include_input=False)[0]
-            wrong = str(problem["loc"][0])
-            raise InvalidSetting(wrong, options.get(wrong, placed.get(wrong)), problem["msg"]) from exc
+        return settings_from(cls, placed, options, "sqs")
