@@ -43,10 +43,11 @@ class Cluster:
             for i, answer in zip(left, await self._ask([calls[i] for i in left]), strict=True):
                 answers[i] = answer
             left = [i for i in left if isinstance(answers[i], driver.MovedError)]
+            for i in left:
+                # The server that says so knows better than the one a whole map would be read from: news of a move take a while to all.
+                await self._map.nodes_manager.move_slot(answers[i])
             if not left:
                 break
-            self._outdated = True
-            await self._know_map()
         for i, answer in enumerate(answers):
             if isinstance(answer, driver.AskError):
                 answers[i] = await self._ask_there(answer, calls[i])
@@ -83,7 +84,8 @@ class Cluster:
 
     async def _ask_there(self, asked: Any, call: Call) -> Any:
         """The slot is on its way to another server, which has this key already."""
-        node = self._map.get_node(host=asked.host, port=asked.port)
+        known = self._map.get_node(host=asked.host, port=asked.port)  # a server without slots so far is on no map
+        node = known or ClusterNode(asked.host, asked.port, **self._map.nodes_manager.connection_kwargs)
         async with self._to(node, call.key).lend() as line:
             _, answer = await exchange(line, [command("ASKING"), call])
             if isinstance(answer, driver.NoScriptError):

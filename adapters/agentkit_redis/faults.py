@@ -20,6 +20,7 @@ BUSY = {
     "MASTERDOWN": "it is a replica that lost its primary",
     "NOREPLICAS": "it has too few replicas to take writes (min-replicas-to-write)",
     "CLUSTERDOWN": "some slots of the cluster have no server",
+    "MOVED": "the servers of the cluster do not agree yet on who has that slot",
     "TRYAGAIN": "the cluster is moving that slot",
 }
 FORBIDDEN = {
@@ -61,6 +62,7 @@ def _word(exc: BaseException, text: str) -> str:
         driver.AuthenticationError: "NOAUTH",
         driver.ClusterDownError: "CLUSTERDOWN",
         driver.MasterDownError: "MASTERDOWN",
+        driver.MovedError: "MOVED",
         driver.TryAgainError: "TRYAGAIN",
     }
     for kind, word in by_class.items():
