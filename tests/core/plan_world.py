@@ -72,7 +72,13 @@ async def pay(step: StepContext, cents: int) -> None:
     """Pay."""
 
 
-TOOLS: list[AnyTool] = [book, look, tell, pay]
+@tool(effect="rerun", approve=True)
+async def sign(step: StepContext, what: str) -> None:
+    """Sign something, with a human's leave."""
+    await step.get(World).do(f"sign {what}", step.idempotency_key)
+
+
+TOOLS: list[AnyTool] = [book, look, tell, pay, sign]
 
 
 class Scout(Agent[str, list[str]]):

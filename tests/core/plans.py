@@ -47,7 +47,7 @@ class MemoryHands:
         self.ended: list[str] = []
         self.undone: list[str] = []
         self.arguments: dict[str, Mapping[str, JsonValue]] = {}
-        self.now = self.most = 0
+        self.now = self.most = self.halts = 0
 
     async def holds(self, step: PlanStep, when: When, value: JsonValue) -> bool:
         return holds(when, value)
@@ -63,6 +63,9 @@ class MemoryHands:
         finally:
             self.now -= 1
             self.ended.append(step.id)
+
+    def halt(self) -> None:
+        self.halts += 1
 
     def can_take_back(self, step: PlanStep) -> bool:
         return True

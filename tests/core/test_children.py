@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import anyio
 import pytest
 
-from agentkit import Agent, AmbiguousStep, Context, Need, NeedNotMet, RunError, Settings
+from agentkit import Agent, AmbiguousStep, Context, Need, NeedNotMet, RunError, Settings, Signal, StoreUnavailable
 from agentkit.ports.records import EntryKind
 from agentkit.testing import LocalRuntime, runtime
 
@@ -283,6 +283,65 @@ async def test_a_parent_that_fails_takes_its_open_children_along() -> None:
     async with runtime(agents=[*ALL, FailsBeside]) as rt:
         await rt.submit(FailsBeside, None, run_id="r")
         await rt.clock.advance(61)
+        assert [i.status async for i in rt.runs(agent="double")] == ["cancelled"]
+
+
+class FailsWithAChild(Agent[None, None]):
+    """Fails once it was told to, while its child sleeps."""
+
+    word = Signal(str)
+
+    async def run(self, ctx: Context, _: None, /) -> None:
+        async def wait(ctx: Context) -> None:
+            await ctx.run("child", Double, 5000)
+
+        async def fail(ctx: Context) -> None:
+            await ctx.wait_for(self.word)
+            raise KeyError("x")
+
+        await ctx.first(wait, fail)
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_a_parent_that_dies_while_it_fails_leaves_no_child_at_work(before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with runtime(agents=[*ALL, FailsWithAChild]) as rt:
+        cancel_children, crashes = rt.store.cancel_children, [True]
+
+        async def crash_once(run_id: str, join_key: str | None, body: bytes) -> Any:
+            tickets = None if before and crashes else await cancel_children(run_id, join_key, body)
+            if crashes:
+                crashes.clear()
+                await rt.engine.crash()
+                raise StoreUnavailable("memory://", "this process is dead")
+            return tickets
+
+        monkeypatch.setattr(rt.store, "cancel_children", crash_once)
+        handle = await rt.submit(FailsWithAChild, None, run_id="r")
+        await rt.settle()
+        await handle.signal(FailsWithAChild.word, "go")
+        await rt.settle()
+        assert crashes == []
+        assert (await handle.info()).status == "failed"
+        assert [i.status async for i in rt.runs(agent="double")] == ["cancelled"]
+
+
+async def test_a_parent_that_fails_while_the_store_is_away_does_so_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with runtime(agents=[*ALL, FailsWithAChild]) as rt:
+        cancel_children, away = rt.store.cancel_children, [StoreUnavailable("memory://", "no answer")]
+
+        async def not_at_first(run_id: str, join_key: str | None, body: bytes) -> Any:
+            if away:
+                raise away.pop()
+            return await cancel_children(run_id, join_key, body)
+
+        monkeypatch.setattr(rt.store, "cancel_children", not_at_first)
+        handle = await rt.submit(FailsWithAChild, None, run_id="r")
+        await rt.settle()
+        await handle.signal(FailsWithAChild.word, "go")
+        await rt.settle()
+        assert ((await handle.info()).status, (await handle.info()).waiting_for) == ("waiting", "store")
+        await rt.clock.advance(3)
+        assert (await handle.info()).status == "failed"
         assert [i.status async for i in rt.runs(agent="double")] == ["cancelled"]
 
 

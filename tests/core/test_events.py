@@ -156,6 +156,21 @@ async def test_a_reader_that_came_early_sees_each_event_as_it_becomes_durable_an
         assert got == EVENTS
 
 
+async def test_the_end_of_a_run_that_others_ended_is_told_too_and_once() -> None:
+    async with runtime(agents=[Collects]) as rt:
+        late = await rt.submit(Collects, 1, run_id="late", delay_s=60)
+        buried = await rt.submit(Collects, 1, run_id="buried")
+        await rt.settle()
+        await late.cancel("no longer wanted")
+        assert await rt.store.bury("buried", b"{}")
+        for run_id, told in (("late", ["cancelled"]), ("buried", ["waiting signal:word", "buried"])):
+            assert await seen(rt, run_id) == told
+            offsets = [e.offset async for e in rt.handle(run_id).events()]
+            for i, offset in enumerate(offsets, 1):
+                assert await seen(rt, run_id, after=offset) == told[i:]
+        assert (await buried.info()).status == "buried"
+
+
 async def test_what_is_there_is_read_without_waiting_for_more() -> None:
     async with runtime(agents=[Collects]) as rt:
         handle = await rt.submit(Collects, 1, run_id="r")

@@ -177,6 +177,7 @@ async def test_when_a_step_fails_those_under_way_end_and_effects_go_back_in_reve
     assert (list(ended.failed), hands.undone) == (["bad"], ["slow", "good", "first"])
     assert list(ended.undone) == hands.undone
     assert "never" not in hands.begun
+    assert hands.halts == 1
 
 
 async def test_an_undo_that_fails_is_reported_and_the_others_are_made(caplog: pytest.LogCaptureFixture) -> None:

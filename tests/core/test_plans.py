@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from agentkit import RunError
+from agentkit import InvalidInput, RunError
 from agentkit.errors import PlanInvalid
 from agentkit.plan.model import Plan
 from agentkit.plan.steps import Ref, When
@@ -59,6 +59,44 @@ async def test_a_step_may_name_the_tool_that_takes_it_back() -> None:
     async with runtime(agents=ALL, resources={World: world}) as rt:
         assert (await carried_out(rt, plan)).undone == ["hotel"]
         assert world.did == ["book inn", "tell inn"]
+
+
+SIGNED = Plan(
+    steps=[
+        s("hotel", "book", args={"what": "inn"}),
+        s("lease", "sign", args={"what": "lease"}),
+        s("boat", "book", "hotel", args={"what": "boat"}),
+    ]
+)
+
+
+@pytest.mark.parametrize("crash", [None, "boat", "concluded", "undo:hotel"])
+async def test_a_plan_that_fails_no_longer_waits_for_a_human_also_over_a_crash(crash: str | None) -> None:
+    world = World()
+    world.broken["book boat"] = 1
+    async with runtime(agents=ALL, resources={World: world}) as rt:
+        if crash is not None:
+            await rt.crash(at=crash, before=True)
+        report = await carried_out(rt, SIGNED)
+        assert rt.crashed == (crash is not None)
+        assert report.failed == {"boat": "ConnectionError", "lease": "NotNeeded"}
+        assert (report.undone, world.did) == (["hotel"], ["book inn", "cancel inn"])
+        with pytest.raises(InvalidInput, match="open are: none"):
+            await rt.handle("r").resolve("lease", "rerun")
+
+
+async def test_what_a_human_allowed_before_the_plan_failed_is_taken_back_with_the_rest() -> None:
+    world = World()
+    world.broken["book boat"] = 1
+    world.hold["book boat"] = anyio.Event()
+    world.then["sign lease"] = world.hold["book boat"].set
+    async with runtime(agents=ALL, resources={World: world}) as rt:
+        handle = await rt.submit(Do, SIGNED, run_id="r")
+        with anyio.fail_after(5):
+            await world.reached.wait()
+        await handle.resolve("lease", "rerun")
+        report = await handle.result()
+        assert (report.done, report.failed, report.undone) == (["hotel", "lease"], {"boat": "ConnectionError"}, ["hotel"])
 
 
 POINTS = ["checked", "hotel", "car", "see", "boat", "concluded", "undo:car", "undo:hotel"]

@@ -19,6 +19,7 @@ from pydantic_core import to_json
 
 from agentkit.agents.base import AnyAgent, input_codec
 from agentkit.agents.tool import AnyTool
+from agentkit.durable.approval import Halt, current_halt
 from agentkit.durable.execution import time_limits
 from agentkit.errors import JournalMismatch, RunError
 from agentkit.plan.executor import Conclusion, Past, execute, holds
@@ -84,6 +85,7 @@ class _Hands:
         self._ctx, self._path = ctx, path
         self._tools = {tool.name: tool for tool in tools}
         self._agents = {agent.name: agent for agent in agents}
+        self._halt = Halt()
 
     def expect(self, plan: Plan) -> None:
         """Raises `JournalMismatch` when the code no longer has what a plan of its journal uses."""
@@ -109,7 +111,14 @@ class _Hands:
         if (agent := self._agents.get(step.use)) is not None:
             return await self._run(step, agent, arguments[INPUT])
         tool = self._tools[step.use]
-        return await tool.perform(self._scope(step), tool.parse(arguments), name=step.id, policy=self._attempts(tool, step))
+        token = current_halt.set(self._halt)
+        try:
+            return await tool.perform(self._scope(step), tool.parse(arguments), name=step.id, policy=self._attempts(tool, step))
+        finally:
+            current_halt.reset(token)
+
+    def halt(self) -> None:
+        self._halt.strike()
 
     def can_take_back(self, step: PlanStep) -> bool:
         tool = self._tools.get(step.use)

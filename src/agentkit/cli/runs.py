@@ -15,8 +15,7 @@ from agentkit.cli.timeline import timeline
 from agentkit.cli.view import children_data, event_line, run_data, runs_table, show_data, show_parts
 from agentkit.errors import NotSerialisable, RunNotFound, UnknownAgent, nearest
 from agentkit.ports.records import RunQuery
-from agentkit.runtime.activation import PUBLIC
-from agentkit.runtime.events import ENDED
+from agentkit.runtime.events import ENDED, PUBLIC
 
 if TYPE_CHECKING:
     from agentkit.ports.records import Run

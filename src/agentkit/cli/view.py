@@ -13,7 +13,7 @@ from rich.text import Text
 
 from agentkit.cli.style import Cell, coloured, facts, human, table
 from agentkit.cli.timeline import ASCII, UNICODE, Activation, Bar, Timeline, axis, line
-from agentkit.runtime.activation import PUBLIC
+from agentkit.runtime.events import PUBLIC
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -63,6 +63,10 @@ class Hands(Protocol):
         """Raises an `AgentKitError` when it failed."""
         ...
 
+    def halt(self) -> None:
+        """The plan is given up: a step that has not started, and waits for somebody's leave, need not."""
+        ...
+
     def can_take_back(self, step: PlanStep) -> bool: ...
 
     async def take_back(self, step: PlanStep, arguments: Mapping[str, JsonValue], result: object) -> None: ...
@@ -137,6 +141,7 @@ class _Execution:
         well = await self._attempt(step)
         if not well:
             self._schedule.halt()
+            self._hands.halt()
         self._schedule.ended(step.id, well=well)
         self._start(tasks)
 

@@ -33,7 +33,7 @@ from agentkit.errors import (
 from agentkit.ports.records import EntryKind, Release, RunStatus
 from agentkit.resilience.deadline import announced
 from agentkit.resilience.state import using
-from agentkit.runtime.events import Status
+from agentkit.runtime.events import PUBLIC
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -45,15 +45,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("agentkit.runtime")
 
 STORE_RETRY_S = 2.0  # a step's own store did not answer: ask again soon, without holding a slot
-PUBLIC: dict[RunStatus, Status] = {
-    RunStatus.READY: "queued",
-    RunStatus.RUNNING: "running",
-    RunStatus.PARKED: "waiting",
-    RunStatus.COMPLETED: "done",
-    RunStatus.FAILED: "failed",
-    RunStatus.CANCELLED: "cancelled",
-    RunStatus.BURIED: "buried",
-}
+WITHOUT_RESULT = frozenset({RunStatus.FAILED, RunStatus.CANCELLED})
+"""How a run ends that takes its children along. A buried one may be revived, and then wants theirs."""
 
 
 class Outcome(NamedTuple):
@@ -160,8 +153,10 @@ class Activation:
         release, left = _decide(ex, self._agent, outcome)
         if release.status.ended:
             lane.rows -= claim.discard()
-        said = {"status": PUBLIC[release.status]} | ({"for": release.waiting_for} if release.waiting_for else {})
         try:
+            if ex.has_children and release.status in WITHOUT_RESULT:
+                release, left = await self._take_children_along(ex, claim, release)
+            said = {"status": PUBLIC[release.status]} | ({"for": release.waiting_for} if release.waiting_for else {})
             lane.append(claim, EntryKind.STATUS, "", PLAIN.encode(said, "status"))
             verdict = await lane.release(claim, release)
         except StoreRefused as refused:
@@ -173,6 +168,20 @@ class Activation:
             return None
         self._engine.released(self.run, release, ex)
         return left
+
+    async def _take_children_along(self, ex: Execution, claim: Claim, release: Release) -> tuple[Release, Left]:
+        """Cancel the children of a run that is about to end without a result.
+
+        Before it ends, or a crash in between would leave them at work for nobody; after what led here is durable, so that whoever goes on
+        after that crash comes to the same end.
+        """
+        await self._engine.lane.settled(claim)
+        try:
+            tickets = await self._engine.store.cancel_children(self.run.run_id, None, release.result)
+        except StoreUnavailable:
+            return Release(RunStatus.PARKED, ex.seen, ex.store_now() + STORE_RETRY_S, "store"), "parked"
+        await self._engine.dispatch(tickets, local=self._local)
+        return release, "ended"
 
 
 async def run_agent(ex: Execution, agent: AnyAgent) -> Outcome:

@@ -344,7 +344,7 @@ class Engine:
     def released(self, run: Run, release: Release, execution: Execution) -> None:
         """It is durable: tell whoever waits."""
         if release.status.ended:
-            self._ended_here(run, release, execution)
+            self._ended_here(run, release)
             return
         if release.status == RunStatus.PARKED:
             telemetry.RUNS_PARKED.add(1, {telemetry.AGENT: run.kind})
@@ -354,7 +354,7 @@ class Engine:
             self.locals.append(ticket_of(run))
         self._hub.poke((run.run_id,))
 
-    def _ended_here(self, run: Run, release: Release, execution: Execution) -> None:
+    def _ended_here(self, run: Run, release: Release) -> None:
         self.local_roots.discard(run.run_id)
         telemetry.RUNS_ENDED.add(1, {telemetry.AGENT: run.kind, telemetry.STATUS: release.status.name.lower()})
         if release.status == RunStatus.BURIED:
@@ -362,8 +362,6 @@ class Engine:
         if run.parent_id is not None:
             self._untold.append(run.run_id)
             self._told.set()
-        if release.status != RunStatus.COMPLETED and self._tasks is not None and execution.has_children:
-            self._tasks.start_soon(self._cancel_orphans, run, release)
         self._hub.show(run._replace(status=release.status, owner=None, result=release.result))
 
     async def _tell_parents(self) -> None:
@@ -397,12 +395,6 @@ class Engine:
         for run_id, (activation, _) in self.active.items():
             if activation.execution is not None and any(child.startswith(run_id + "/") for child in child_ids):
                 activation.execution.poke()
-
-    async def _cancel_orphans(self, run: Run, release: Release) -> None:
-        try:
-            await self.dispatch(await self.store.cancel_children(run.run_id, None, release.result))
-        except StoreError as exc:
-            log.warning("children of %s were not cancelled: %s", run.run_id, exc)
 
     def poke(self, run_id: str) -> None:
         """A message for this run was stored by this process."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from agentkit.durable.codec import PLAIN
 from agentkit.errors import RunNotFound
-from agentkit.ports.records import EntryKind
+from agentkit.ports.records import EntryKind, RunStatus
 from agentkit.runtime.hub import POLL_S
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from agentkit.ports.records import Entry
+    from agentkit.ports.records import Entry, Run
     from agentkit.ports.runs import RunStore
     from agentkit.runtime.hub import Hub, Watcher
 
@@ -31,6 +31,15 @@ Status: TypeAlias = Literal["queued", "running", "waiting", "done", "failed", "c
 Phase: TypeAlias = Literal["started", "finished", "failed", "retrying"]
 ToolPhase: TypeAlias = Literal["called", "returned", "failed"]
 ENDED = frozenset({"done", "failed", "cancelled", "buried"})
+PUBLIC: dict[RunStatus, Status] = {
+    RunStatus.READY: "queued",
+    RunStatus.RUNNING: "running",
+    RunStatus.PARKED: "waiting",
+    RunStatus.COMPLETED: "done",
+    RunStatus.FAILED: "failed",
+    RunStatus.CANCELLED: "cancelled",
+    RunStatus.BURIED: "buried",
+}
 
 
 class Event(BaseModel, frozen=True, defer_build=True):
@@ -138,6 +147,11 @@ def event_of(run_id: str, entry: Entry) -> RunEvent | None:
     return None if phase is None else StepEvent(**common, step=entry.key, phase=phase, attempt=entry.attempt)
 
 
+def is_end(event: RunEvent) -> bool:
+    """Whether it tells that the run has ended."""
+    return event.type == "status" and event.status in ENDED
+
+
 def _phase(entry: Entry) -> Phase | None:
     if entry.kind == EntryKind.INTENT:
         return "retrying" if entry.attempt > 1 else "started"
@@ -198,7 +212,25 @@ class EventStream:
         events = [event for entry in entries if (event := event_of(self._run_id, entry)) is not None]
         if entries:
             self._after = entries[-1].seq
+        if row.status.ended and not (events and is_end(events[-1])):
+            events += await self._end_by_others(row)
         return events, row.status.ended
+
+    async def _end_by_others(self, row: Run) -> list[RunEvent]:
+        """The last event of a run that was cancelled before it started, or given up: nobody wrote it into its journal.
+
+        Its offset is the one behind the journal, so that who goes on from there is not told twice.
+        """
+        if self._after:
+            told = await self._store.load(row.run_id, after=self._after - 1 or -1)
+            if not told or told[-1].seq != self._after:
+                return []
+            last = event_of(row.run_id, told[-1])
+            if last is not None and is_end(last):
+                return []
+        self._after += 1
+        at = datetime.fromtimestamp(row.updated_at, UTC)
+        return [StatusChanged(offset=self._after, at=at, run_id=row.run_id, status=PUBLIC[row.status])]
 
     async def _follow(self) -> AsyncIterator[RunEvent]:
         try:

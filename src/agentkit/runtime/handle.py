@@ -31,8 +31,7 @@ from agentkit.errors import (
 from agentkit.inference.usage import own_usage, whole_usage
 from agentkit.ports.messages import Usage
 from agentkit.ports.records import EntryKind, RunStatus
-from agentkit.runtime.activation import PUBLIC
-from agentkit.runtime.events import EventStream, Status
+from agentkit.runtime.events import PUBLIC, EventStream, Status
 from agentkit.runtime.hub import POLL_S
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import anyio
 
 from agentkit.errors import AgentKitError, Overloaded
 from agentkit.ports.records import RunQuery, RunStatus
-from agentkit.runtime.activation import PUBLIC
+from agentkit.runtime.events import PUBLIC
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

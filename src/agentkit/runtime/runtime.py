@@ -27,11 +27,10 @@ from agentkit.later import Later
 from agentkit.ports.records import RunQuery, RunStatus
 from agentkit.resilience.state import PolicyState
 from agentkit.runtime import serverless, submission
-from agentkit.runtime.activation import PUBLIC
 from agentkit.runtime.creation import Creation
 from agentkit.runtime.door import Door
 from agentkit.runtime.engine import Engine
-from agentkit.runtime.events import Status
+from agentkit.runtime.events import PUBLIC, Status
 from agentkit.runtime.handle import RunHandle, RunInfo, info_of
 from agentkit.runtime.hub import Hub
 from agentkit.runtime.queues import Queues

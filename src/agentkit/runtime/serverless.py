@@ -11,8 +11,9 @@ import anyio
 
 from agentkit.errors import Misuse, QueueFull, RunNotFound, StoreError, StoreUnavailable
 from agentkit.ports.records import RunStatus
-from agentkit.runtime.activation import PUBLIC, Activation
+from agentkit.runtime.activation import Activation
 from agentkit.runtime.engine import ticket_of
+from agentkit.runtime.events import PUBLIC
 from agentkit.runtime.sweeper import SWEEPS_PER_LEASE
 
 if TYPE_CHECKING:

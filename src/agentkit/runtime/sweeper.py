@@ -100,7 +100,6 @@ class Sweeper:
             telemetry.RUNS_TAKEN_OVER.add(1)
             if gone.buried:
                 telemetry.RUNS_BURIED.add(1)
-                telemetry.RUNS_BURIED.add(1)
                 log.error("run %s is buried: it ended its process %d times", gone.run_id, gone.crashes)
             else:
                 log.warning("run %s is taken over from dead worker %s", gone.run_id, gone.owner)
