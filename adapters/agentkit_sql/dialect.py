@@ -59,6 +59,8 @@ class Dialect(ABC):
     """The same, leaving out the rows that another transaction is changing: for work that anybody may do."""
     tables: Statement
     """The names of the tables that there are."""
+    tells_taken = False
+    """Whether `insert_free` finds out itself which keys are taken, so that nobody need look before."""
     add_column = "ADD COLUMN IF NOT EXISTS"
     """Of a migration: where each statement is a transaction of its own, one that was cut off is begun anew."""
 

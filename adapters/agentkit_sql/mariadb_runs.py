@@ -13,7 +13,7 @@ from agentkit_sql.mariadb import Often
 from agentkit_sql.mariadb_advice import ASKED, advice
 from agentkit_sql.news import RUNS
 from agentkit_sql.port import LANE
-from agentkit_sql.rows import ENTRY, select_runs
+from agentkit_sql.rows import ENTRY, TO_TELL, select_runs
 from agentkit_sql.runs_write import Known, WriteScripts
 from agentkit_sql.server import one
 from agentkit_sql.server_runs import ServerRuns
@@ -24,29 +24,43 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from agentkit.clock import Clock
-    from agentkit.ports.records import ClaimRefusal, Finding, RunWrite, Written
+    from agentkit.ports.records import ClaimRefusal, Created, Finding, NewRun, ParentClaim, RunStatus, RunWrite, Written
     from agentkit_sql.dialect import Call, Dialect, Params, Script
     from agentkit_sql.port import SqlSettings
+    from agentkit_sql.runs_write import Ended
 
 KEY_TYPE = 253  # of a column of short bytes, in the servers' protocol; long ones are values
 AT_ONCE = 64  # entries of one statement, as many as a run may be ahead; more are better off as the rows of a packet, in a transaction
+ENDED_BYTES = 16_384  # of results in one statement: as text it travels with the COMMIT
 AT_ONCE_BYTES = 262_144  # of their values: far below what any server reads in one packet
 
 
 @lru_cache
 def adding(entries: int) -> Often:
-    """The statement that writes so many entries, each with the number, fence and inbox_seq of its run, if all of them are as they were.
+    """The statement that writes so many entries, each with the number of its run, if all those runs are as they were.
 
-    The first entry's run is NULL, which no column takes, unless as many runs as are asked for are the living worker's. Its row is
-    share-locked against a take-over, which marks it dead first. Beside a join with the runs this costs half: nothing is copied into a
-    table in between. And news in an inbox is a reason to look, so nobody need ask for it each time.
+    The first entry's run is NULL, which no column takes, unless as many runs as are asked for are the living worker's, and their fences
+    and inbox_seqs come to the same sums: neither ever goes back, so then each of them is as it was. The worker's row is share-locked
+    against a take-over, which marks it dead first. Beside a join with the runs this costs half: nothing is copied into a table in
+    between. And news in an inbox is a reason to look, so nobody need ask for it each time.
     """
     first = (
-        "(SELECT IF(count(*) = ?, ?, NULL) FROM (SELECT 1 FROM workers WHERE worker_id = ? AND dead = 0 LOCK IN SHARE MODE) AS me "
-        f"CROSS JOIN runs WHERE (no, fence, inbox_seq) IN ({', '.join(['(?, ?, ?)'] * entries)}) AND owner = ?)"
+        "(SELECT IF(count(*) = ? AND sum(fence) = ? AND sum(inbox_seq) = ?, ?, NULL) "
+        "FROM (SELECT 1 FROM workers WHERE worker_id = ? AND dead = 0 LOCK IN SHARE MODE) AS me "
+        f"CROSS JOIN runs WHERE no IN ({', '.join('?' * entries)}) AND owner = ?)"
     )
     rows = [f"({run_no}, {', '.join('?' * 10)})" for run_no in (first, *"?" * (entries - 1))]
     return Often(f"INSERT INTO journal ({ENTRY}) VALUES {', '.join(rows)}")
+
+
+@lru_cache
+def ending(runs: int) -> Statement:
+    """The statement that ends so many runs, each with its result: at less than half the price of so many statements."""
+    return Statement(
+        f"UPDATE runs SET status = ?, owner = NULL, ticketed_at = NULL, result = CASE no {'WHEN ? THEN ? ' * runs}END, updated_at = ?, "
+        f"notify = {TO_TELL}, expires_at = CASE WHEN parent_id IS NULL THEN ? + keep_s END "
+        f"WHERE (no, fence) IN ({', '.join(['(?, ?)'] * runs)}) AND owner = ?"
+    )
 
 
 def fits(batch: Sequence[RunWrite]) -> bool:
@@ -86,6 +100,19 @@ class MariadbWriteScripts(WriteScripts):
             ends |= dict((yield self._ends(self._dialect.listed(unknown))))
         return {run_id: (run_id, fence, inbox_seq, ends.get(no), no) for run_id, fence, inbox_seq, no in owned}
 
+    def _end_all(self, status: RunStatus, ended: Sequence[Ended], now: float) -> Script[None]:
+        if not 1 < len(ended) <= AT_ONCE or sum(len(release.result) for _, release, _ in ended) > ENDED_BYTES:
+            yield from super()._end_all(status, ended, now)
+            return
+        results: list[Any] = []
+        claims: list[Any] = []
+        for run_id, release, (_, _, fence) in ended:
+            no = self.numbers[run_id]
+            results += (no, release.result)
+            claims += (no, fence)
+        owner = ended[0][2][1]
+        yield ending(len(ended)).many([(int(status), *results, now, now, *claims, owner)])
+
 
 class MariadbWithin(Within):
     """A connection of SQLAlchemy has not the settings of ours: names are quoted another way, and keys come as the bytes that they are."""
@@ -113,6 +140,11 @@ class MariadbRuns(ServerRuns):
         await super().open()
         [(version,)] = await self._server.read(lambda: one("SELECT version()", ()))
         self._at_once = "MariaDB" in version  # on MySQL nobody has tried that statement
+
+    async def create(self, runs: Sequence[NewRun], *, parent: ParentClaim | None = None) -> list[Created]:
+        """Create runs, or find them. Raises `InvalidKey` for an id that is empty, too long or no UTF-8."""
+        blind = iter((True,))  # nearly all ids are new; where one was taken this is undone, and then it looks first
+        return await self.database.write(lambda: self._creating.create(runs, parent, look=not next(blind, False)), sync=True, topic=RUNS)
 
     async def claim(
         self, worker_id: str, run_ids: Sequence[str], serves: Mapping[str, AbstractSet[str]], *, alone: bool = False
@@ -153,15 +185,18 @@ class MariadbRuns(ServerRuns):
         return written
 
     async def _insert(self, worker_id: str, claims: Sequence[Known], batch: Sequence[RunWrite], *, sync: bool) -> Sequence[Written]:
-        asked: list[Any] = []
+        numbers: list[int] = []
         fields: list[Any] = []
+        fences = news = 0
         for claim, write in zip(claims, batch, strict=True):
-            no, fence, whose = claim.no, claim.fence, (claim.no, claim.fence, claim.verdict.inbox_seq)
+            no, fence = claim.no, claim.fence
+            fences += fence
+            news += claim.verdict.inbox_seq
             for entry in write.entries:
-                asked += whose
+                numbers.append(no)
                 fields += (no, entry[0], fence, *entry[1:9])
-        params = (len(claims), fields[0], worker_id, *asked, worker_id, *fields[1:])
-        await self._server.try_statement(adding(len(asked) // 3), params, topic=RUNS, line=LANE)
+        params = (len(claims), fences, news, fields[0], worker_id, *numbers, worker_id, *fields[1:])
+        await self._server.try_statement(adding(len(numbers)), params, topic=RUNS, line=LANE)
         return [claim.verdict for claim in claims]
 
     async def findings(self, durability: str) -> list[Finding]:

@@ -189,6 +189,7 @@ class PostgresDialect(Dialect):
     share = " FOR SHARE"
     exclusive = " FOR UPDATE"
     unlocked = " FOR UPDATE SKIP LOCKED"
+    tells_taken = True
     tables = Statement("SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()")
     _now = Statement("SELECT extract(epoch FROM clock_timestamp())::float8")
     _serial = Statement("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))")

@@ -32,13 +32,15 @@ class CreateScripts:
         self._join = Statement(f'SELECT slots - active, bad > max_bad FROM joins WHERE run_id = ? AND "key" = ?{dialect.exclusive}')
         self._started = Statement('UPDATE joins SET active = active + ? WHERE run_id = ? AND "key" = ?')
 
-    def create(self, new: Sequence[NewRun], parent: ParentClaim | None) -> Script[list[Created]]:
+    def create(self, new: Sequence[NewRun], parent: ParentClaim | None, *, look: bool = True) -> Script[list[Created]]:
+        """Create runs, or find them. Without a look first, where ids are new, an INSERT of one that is taken undoes it all."""
         for run in new:
             check_id(run.run_id)
         if parent is not None and not (yield self._parent(parent.run_id, parent.owner, parent.fence)):
             return [Created("refused", None)] * len(new)
-        listed = self._dialect.listed(run.run_id for run in new)
-        there = {row[0] for row in (yield self._found(listed))}
+        there: set[str] = set()
+        if (look and not self._dialect.tells_taken) or any(run.parent_id is not None for run in new):
+            there = {row[0] for row in (yield self._found(self._dialect.listed(run.run_id for run in new)))}
         # Of two with one id in one call the second finds the first.
         fresh = {run.run_id: run for run in reversed(new) if run.run_id not in there}
         ordered = [run for run in new if fresh.get(run.run_id) is run]

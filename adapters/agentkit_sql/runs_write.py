@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agentkit.errors import WorkerFenced
 from agentkit.ports.records import Claimed, RunStatus, Written
@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from agentkit.ports.records import ClaimRefusal, Entry, Run, RunWrite
+    from agentkit.ports.records import ClaimRefusal, Entry, Release, Run, RunWrite
     from agentkit_sql.dialect import Dialect, Script
+
+Ended: TypeAlias = "tuple[str, Release, tuple[str, str, int]]"
+"""A run's id, its release, and the claim that ends: run_id, owner, fence."""
 
 SUSPECT_CRASHES = 2
 LOST = Written("lost", 0)
@@ -209,8 +212,11 @@ class WriteScripts:
             elif status == READY:
                 yield self._hand_back.many([(now if release.ticketed else None, now, *mine) for _, release, mine in released])
             else:
-                yield self._end.many([(int(status), release.result, now, now, *mine) for _, release, mine in released])
+                yield from self._end_all(status, released, now)
         return moved
+
+    def _end_all(self, status: RunStatus, ended: Sequence[Ended], now: float) -> Script[None]:
+        yield self._end.many([(int(status), release.result, now, now, *mine) for _, release, mine in ended])
 
 
 def refused(run: Run | None, serves: Mapping[str, AbstractSet[str]], *, alone: bool) -> ClaimRefusal | None:

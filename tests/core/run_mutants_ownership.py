@@ -315,6 +315,13 @@ class EndsWithoutResult(InMemoryRuns):
         super()._end(row, status, b"")
 
 
+@breaks("runs_that_end_in_one_batch_come_each_to_its_own_end")
+class OneEndForAll(InMemoryRuns):
+    async def write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool = True) -> list[Written]:
+        last = batch[-1].release
+        return await super().write(worker_id, [one._replace(release=one.release and last) for one in batch], sync=sync)
+
+
 @breaks("the_newest_snapshot_hides_what_is_before_it")
 class SnapshotsHideNothing(InMemoryRuns):
     async def load(self, run_id: str, *, after: int = 0) -> list[Entry]:
@@ -359,6 +366,13 @@ class CreateOverwrites(InMemoryRuns):
     def _create(self, new: NewRun) -> Created:
         self._table.rows.pop(new.run_id, None)
         return super()._create(new)
+
+
+@breaks("of_runs_created_in_one_call_each_is_answered_by_itself")
+class OneTakenNoneCreated(InMemoryRuns):
+    async def create(self, runs: Sequence[NewRun], *, parent: ParentClaim | None = None) -> list[Created]:
+        there = [new for new in runs if self._row(new.run_id)]
+        return await super().create(there or runs, parent=parent)
 
 
 @breaks("one_id_with_another_kind_or_input_is_a_conflict")

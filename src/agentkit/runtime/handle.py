@@ -165,7 +165,9 @@ class RunHandle(Generic[O_co]):
         began, reminded = clock.monotonic(), 0.0
         with self._hub.watch(self._run_id) as watcher:
             row, self._seen = self._seen or await self._row(), None
-            if row.status != RunStatus.READY or not self._engine.is_local(self._run_id):
+            if row.status == RunStatus.READY and self._engine.is_local(self._run_id):
+                watcher.calm()
+            else:
                 self._hub.poke((self._run_id,))  # it may have gone on since it was seen, elsewhere
             while not row.status.ended:
                 waited = clock.monotonic() - began

@@ -25,12 +25,17 @@ PAGE = 500  # runs of one read
 class Watcher:
     """One who waits for news of a run. With `journal` every change of the store is news, else a change of the run's row."""
 
-    __slots__ = ("event", "journal", "row")
+    __slots__ = ("calm_until", "event", "journal", "row")
 
     def __init__(self, *, journal: bool) -> None:
         self.journal = journal
+        self.calm_until = 0.0
         self.event = anyio.Event()
         self.row: Run | None = None
+
+    def calm(self) -> None:
+        """Its run waits for a slot of this process, and is most likely at work in a moment: before a poll nobody need look elsewhere."""
+        self.calm_until = time.monotonic() + POLL_S
 
     async def next(self, timeout_s: float | None = None) -> bool:
         """Wait for news; False when the time is up."""
@@ -104,7 +109,10 @@ class Hub:
 
     def _elsewhere(self, run_id: str) -> bool:
         """Whether somebody else may change what is waited for: of a run that is at work here, this process says itself when it ends."""
-        return run_id not in self.mine or any(watcher.journal for watcher in self._watchers[run_id])
+        watchers = self._watchers[run_id]
+        if any(watcher.journal for watcher in watchers):
+            return True
+        return run_id not in self.mine and any(watcher.calm_until <= time.monotonic() for watcher in watchers)
 
     async def _look(self, run_ids: Sequence[str]) -> None:
         for i in range(0, len(run_ids), PAGE):

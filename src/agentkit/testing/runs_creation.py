@@ -188,6 +188,14 @@ class CreationLaws(RunsBase):
         assert await store.get(["good"]) == [None]
         await create(store, "good")
 
+    async def test_of_runs_created_in_one_call_each_is_answered_by_itself(self, store: RunStore, second: RunStore) -> None:
+        names = [f"run-{number}" for number in range(20)]
+        await create(second, names[3])
+        await create(second, names[8], input=b'"other"')
+        answers = [(created.answer, created.run and created.run.run_id) for created in await store.create([new(name) for name in names])]
+        told = {3: "exists", 8: "conflict"}
+        assert answers == [(told.get(i, "created"), name) for i, name in enumerate(names)]
+
     async def test_many_runs_are_created_in_one_call(self, store: RunStore) -> None:
         names = [f"run-{number:04}" for number in range(1500)]
         assert {created.answer for created in await store.create([new(name) for name in names])} == {"created"}

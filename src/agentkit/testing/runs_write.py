@@ -262,6 +262,19 @@ class WriteLaws(RunsBase):
             ended = await get(second, run.run_id)
             assert (ended.status, ended.result, ended.owner) == (status, b'"the end"', None)
 
+    async def test_runs_that_end_in_one_batch_come_each_to_its_own_end(self, store: RunStore, second: RunStore) -> None:
+        worker_id = await register(store)
+        ran = [(await start(store, f"run-{number}", worker_id))[1] for number in range(30)]
+        ends = [RunStatus.FAILED if number % 3 == 1 else RunStatus.COMPLETED for number in range(30)]
+        results = [b'"' + b"%d" % number * (20_000 if number == 7 else 1) + b'"' for number in range(30)]
+        batch = [write(run, [entry(1)], release=Release(end, result=result)) for run, end, result in zip(ran, ends, results, strict=True)]
+        batch[11] = batch[11]._replace(fence=batch[11].fence + 1)
+        assert [each.verdict for each in await store.write(worker_id, batch)] == ["lost" if i == 11 else "ok" for i in range(30)]
+        for number, run in enumerate(ran):
+            ended = await get(second, run.run_id)
+            told = (RunStatus.RUNNING, worker_id, b"") if number == 11 else (ends[number], None, results[number])
+            assert (ended.status, ended.owner, ended.result) == told
+
     async def test_the_first_result_after_a_claim_forgets_the_crashes_before(self, store: RunStore) -> None:
         await create(store, "run-1")
         for _ in range(2):
