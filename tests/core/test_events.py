@@ -193,6 +193,55 @@ async def test_a_reader_waits_for_the_next_event_no_longer_than_it_said() -> Non
             assert await events.read(0.01) == []
 
 
+class Door:
+    def __init__(self) -> None:
+        self.reached, self.open = anyio.Event(), anyio.Event()
+
+
+class Holds(Agent[None, None]):
+    """One step that lasts until it is let go."""
+
+    async def run(self, ctx: Context, _: None, /) -> None:
+        await ctx.step("hold", self.hold)
+
+    async def hold(self, step: StepContext) -> None:
+        await step.progress("begun")
+        step.get(Door).reached.set()
+        await step.get(Door).open.wait()
+
+
+class Writes(Agent[int, None]):
+    async def run(self, ctx: Context, n: int, /) -> None:
+        for i in range(n):
+            await ctx.step("note", anyio.sleep, 0.001, key=str(i))
+            await ctx.durable()
+
+
+async def test_who_follows_a_run_that_is_at_work_here_reads_its_journal_only_when_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = Door()
+    async with runtime(agents=[Holds, Writes], resources={Door: door}) as rt:
+        load, read = rt.store.load, list[str]()
+
+        async def counted(run_id: str, *, after: int = 0) -> Any:
+            read.append(run_id)
+            return await load(run_id, after=after)
+
+        monkeypatch.setattr(rt.store, "load", counted)
+        handle = await rt.submit(Holds, None, run_id="held")
+        with anyio.fail_after(10):
+            await door.reached.wait()
+            async with handle.events() as events:
+                assert [describe(e) for e in await events.read() or ()] == ["hold#1 told begun"]
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(events.read)
+                    await rt.run(Writes, 1)  # until then the news of what it has read already may come late
+                    before = read.count("held")
+                    await rt.run(Writes, 100)
+                    assert read.count("held") == before
+                    door.open.set()
+                assert read.count("held") == before + 1
+
+
 async def test_a_reader_goes_on_after_an_outage_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     async with runtime(agents=[Collects]) as rt:
         await finished(rt)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
@@ -24,7 +25,7 @@ from agentkit.ports.records import TOLD, Entry, EntryKind, Join, Release, RunWri
 from agentkit.tasks import Home
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from agentkit.clock import Clock
     from agentkit.ports.records import Written
@@ -108,7 +109,7 @@ Batch: TypeAlias = list[tuple[Claim, RunWrite]]
 
 
 class Lane:
-    """The ordered writer of one registration."""
+    """The ordered writer of one registration. `followed`: what to call when something of a run is durable, for runs that are followed."""
 
     def __init__(
         self,
@@ -119,11 +120,12 @@ class Lane:
         lease_s: float,
         on_dead: Callable[[], None],
         on_flush: Callable[[int, float], None],
+        followed: Mapping[str, Callable[[], None]] = MappingProxyType({}),
     ) -> None:
         self.worker_id = worker_id
         self.rows = 0
         self._store, self._clock, self._lease_s = store, clock, lease_s
-        self._on_dead, self._on_flush = on_dead, on_flush
+        self._on_dead, self._on_flush, self._followed = on_dead, on_flush, followed
         self._home = Home()
         self._queue: deque[Claim] = deque()
         self._wake: anyio.Event | None = None
@@ -365,6 +367,8 @@ class Lane:
             claim.on_inbox()
         if claim.waiters:
             _wake(claim)
+        if self._followed and (tell := self._followed.get(claim.run_id)) is not None:
+            tell()
 
     def _fail(self, claim: Claim, error: Exception) -> None:
         if claim.error is None:

@@ -91,7 +91,15 @@ class Engine:
         self.worker_id = uuid4().hex
         self._fenced = self.registered = False
         self._ended = anyio.Event()
-        self.lane = Lane(self.store, self.worker_id, self.clock, lease_s=self.lease_s, on_dead=self._on_fenced, on_flush=self._note_flush)
+        self.lane = Lane(
+            self.store,
+            self.worker_id,
+            self.clock,
+            lease_s=self.lease_s,
+            on_dead=self._on_fenced,
+            on_flush=self._note_flush,
+            followed=self._hub.followed,
+        )
         self.heartbeat = Heartbeat(
             self.store, self.worker_id, self.clock, self.lease_s, alive=self._alive, on_moved=self._on_moved, on_fenced=self._on_fenced
         )

@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field
 from agentkit.durable.codec import PLAIN
 from agentkit.errors import RunNotFound
 from agentkit.ports.records import EntryKind, RunStatus
-from agentkit.runtime.hub import POLL_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -197,8 +196,8 @@ class EventStream:
         end = math.inf if timeout_s is None else anyio.current_time() + timeout_s
         events, ended = await self._look()
         while not events and not ended and (left_s := end - anyio.current_time()) > 0:
-            await self._watcher.next(min(POLL_S, left_s))
-            events, ended = await self._look()
+            if await self._watcher.next(left_s):
+                events, ended = await self._look()
         if ended:
             self._close()
         return events if events or not ended else None

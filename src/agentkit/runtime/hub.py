@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -11,7 +12,7 @@ import anyio
 from agentkit.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Generator, Iterable, Sequence
+    from collections.abc import Callable, Container, Generator, Iterable, Sequence
 
     from agentkit.ports.records import Run
     from agentkit.ports.runs import RunStore
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 POLL_S = 1.0  # what a missed notification costs at most
 PAUSE_S = 0.02  # between two rounds: under load the waiters look fifty times a second, not at every commit
 LOOKING = 10  # times as long as a look took is the pause after it: however many are watched, it costs a tenth
+READING_S = 0.001  # so long the store takes for each reader of a journal elsewhere, about: a thousand look once a second, not fifty times
 PAGE = 500  # runs of one read
 
 
 class Watcher:
-    """One who waits for news of a run. With `journal` every change of the store is news, else a change of the run's row."""
+    """One who waits for news of a run. With `journal` what is written to its journal is news, else a change of the run's row."""
 
     __slots__ = ("calm_until", "event", "journal", "row")
 
@@ -52,7 +54,9 @@ class Hub:
     def __init__(self, store: RunStore) -> None:
         self._store = store
         self.mine: Container[str] = ()
-        """Runs at work in this process: their ends are told by `show`."""
+        """Runs at work in this process: their ends are told by `show`, and what is written to their journals by `followed`."""
+        self.followed: dict[str, Callable[[], None]] = {}
+        """Of the runs whose journals are followed: what to call when something was written."""
         self._watchers: dict[str, set[Watcher]] = {}
         self._due: set[str] = set()
         self._changed, self._wanted = anyio.Event(), anyio.Event()
@@ -61,14 +65,23 @@ class Hub:
     def watch(self, run_id: str, *, journal: bool = False) -> Generator[Watcher]:
         watcher = Watcher(journal=journal)
         self._watchers.setdefault(run_id, set()).add(watcher)
+        if journal:
+            self.followed[run_id] = partial(self._written, run_id)
         self._wanted.set()
         try:
             yield watcher
         finally:
             watchers = self._watchers[run_id]
             watchers.discard(watcher)
+            if not any(other.journal for other in watchers):
+                self.followed.pop(run_id, None)
             if not watchers:
                 del self._watchers[run_id]
+
+    def _written(self, run_id: str) -> None:
+        for watcher in self._watchers[run_id]:
+            if watcher.journal:
+                watcher.event.set()
 
     def poke(self, run_ids: Iterable[str]) -> None:
         """These runs changed here, and it is durable. What ends together is read together."""
@@ -104,15 +117,15 @@ class Hub:
             except StoreError:
                 await anyio.sleep(POLL_S)
             began = time.perf_counter()
-            await self._look([run_id for run_id in self._watchers if self._elsewhere(run_id)])
-            await anyio.sleep(max(PAUSE_S, LOOKING * (time.perf_counter() - began)))
+            elsewhere = [run_id for run_id in self._watchers if self._elsewhere(run_id)]
+            await self._look(elsewhere)
+            readers = sum(run_id in self.followed for run_id in elsewhere)
+            await anyio.sleep(max(PAUSE_S, READING_S * readers, LOOKING * (time.perf_counter() - began)))
 
     def _elsewhere(self, run_id: str) -> bool:
         """Whether somebody else may change what is waited for: of a run that is at work here, this process says itself when it ends."""
-        watchers = self._watchers[run_id]
-        if any(watcher.journal for watcher in watchers):
-            return True
-        return run_id not in self.mine and any(watcher.calm_until <= time.monotonic() for watcher in watchers)
+        now = time.monotonic()
+        return run_id not in self.mine and any(watcher.calm_until <= now for watcher in self._watchers[run_id])
 
     async def _look(self, run_ids: Sequence[str]) -> None:
         for i in range(0, len(run_ids), PAGE):
