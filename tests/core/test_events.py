@@ -228,18 +228,18 @@ async def test_who_follows_a_run_that_is_at_work_here_reads_its_journal_only_whe
 
         monkeypatch.setattr(rt.store, "load", counted)
         handle = await rt.submit(Holds, None, run_id="held")
+        before = 0
         with anyio.fail_after(10):
             await door.reached.wait()
-            async with handle.events() as events:
+            async with handle.events() as events, anyio.create_task_group() as tasks:
                 assert [describe(e) for e in await events.read() or ()] == ["hold#1 told begun"]
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(events.read)
-                    await rt.run(Writes, 1)  # until then the news of what it has read already may come late
-                    before = read.count("held")
-                    await rt.run(Writes, 100)
-                    assert read.count("held") == before
-                    door.open.set()
-                assert read.count("held") == before + 1
+                tasks.start_soon(events.read)
+                await rt.run(Writes, 1)  # until then the news of what it has read already may come late
+                before = read.count("held")
+                await rt.run(Writes, 100)
+                assert read.count("held") == before
+                door.open.set()
+            assert read.count("held") == before + 1
 
 
 async def test_a_reader_goes_on_after_an_outage_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
