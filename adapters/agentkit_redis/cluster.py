@@ -43,11 +43,14 @@ class Cluster:
             for i, answer in zip(left, await self._ask([calls[i] for i in left]), strict=True):
                 answers[i] = answer
             left = [i for i in left if isinstance(answers[i], driver.MovedError)]
-            for i in left:
-                # The server that says so knows better than the one a whole map would be read from: news of a move take a while to all.
-                await self._map.nodes_manager.move_slot(answers[i])
             if not left:
                 break
+            for i in left:
+                if answers[i].host:  # who says so knows better than the one a whole map would be read from: news take a while to all
+                    await self._map.nodes_manager.move_slot(answers[i])
+                else:  # "where you asked me", says a server that does not know its own name
+                    self._outdated = True
+            await self._know_map()
         for i, answer in enumerate(answers):
             if isinstance(answer, driver.AskError):
                 answers[i] = await self._ask_there(answer, calls[i])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from agentkit import InvalidInput, RunError
+from agentkit import Agent, Context, InvalidInput, RunError, StoreUnavailable
+from agentkit.agents.tool import tool
 from agentkit.errors import PlanInvalid
 from agentkit.plan.model import Plan
 from agentkit.plan.steps import Ref, When
@@ -13,12 +14,15 @@ from agentkit.testing import runtime
 from tests.core.plan_world import (
     ALL,
     BROKEN,
+    TOOLS,
     TRIP,
     Do,
     DoInTime,
+    Report,
     Scout,
     World,
     carried_out,
+    reported,
     s,
 )
 
@@ -83,6 +87,30 @@ async def test_a_plan_that_fails_no_longer_waits_for_a_human_also_over_a_crash(c
         assert (report.undone, world.did) == (["hotel"], ["book inn", "cancel inn"])
         with pytest.raises(InvalidInput, match="open are: none"):
             await rt.handle("r").resolve("lease", "rerun")
+
+
+async def test_a_plan_that_only_waits_for_a_store_still_asks_its_human() -> None:
+    world, away = World(), [StoreUnavailable("orders", "no answer")]
+
+    @tool
+    async def read(what: str) -> str:
+        """Read from a store of the user's own, which is away at first."""
+        if away:
+            raise away.pop()
+        return what
+
+    class Signs(Agent[None, Report]):
+        async def run(self, ctx: Context, _: None, /) -> Report:
+            plan = Plan(steps=[s("lease", "sign", args={"what": "lease"}), s("order", "read", args={"what": "order"})])
+            return reported(await ctx.execute(plan, tools=[*TOOLS, read], agents=[]))
+
+    async with runtime(agents=[Signs], resources={World: world}) as rt:
+        handle = await rt.submit(Signs, None, run_id="r")
+        await rt.clock.advance(3)
+        assert (away, (await handle.info()).waiting_for) == ([], "approval:lease")
+        await handle.resolve("lease", "rerun")
+        report = await handle.result()
+        assert (sorted(report.done), report.failed, world.did) == (["lease", "order"], {}, ["sign lease"])
 
 
 async def test_what_a_human_allowed_before_the_plan_failed_is_taken_back_with_the_rest() -> None:

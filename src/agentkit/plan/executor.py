@@ -64,7 +64,7 @@ class Hands(Protocol):
         ...
 
     def halt(self) -> None:
-        """The plan is given up: a step that has not started, and waits for somebody's leave, need not."""
+        """A step has failed for good: one that has not started, and waits for somebody's leave, need not."""
         ...
 
     def can_take_back(self, step: PlanStep) -> bool: ...
@@ -141,7 +141,6 @@ class _Execution:
         well = await self._attempt(step)
         if not well:
             self._schedule.halt()
-            self._hands.halt()
         self._schedule.ended(step.id, well=well)
         self._start(tasks)
 
@@ -159,6 +158,8 @@ class _Execution:
             self._broken = self._broken or broken
         except AgentKitError as exc:
             self._failed[step.id] = as_run_error(exc)
+            if isinstance(exc, RunError):  # it is in the journal: whoever goes on after a crash gives the plan up, too
+                self._hands.halt()
         except Exception as bug:  # noqa: BLE001 - raised as it is when the others have ended, not wrapped in a group
             self._broken = self._broken or bug
         else:
