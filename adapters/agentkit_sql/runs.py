@@ -19,6 +19,7 @@ from agentkit_sql.rows import NO, Changes, select_runs, to_run
 from agentkit_sql.runs_create import CreateScripts
 from agentkit_sql.runs_sweep import SweepScripts
 from agentkit_sql.runs_write import WriteScripts
+from agentkit_sql.schema import NEWEST
 from agentkit_sql.server import drive
 from agentkit_sql.sqlite_runs import SqliteWriteScripts
 from agentkit_sql.within import RULE, Within, connection_of
@@ -54,6 +55,8 @@ class SqlRuns(SqlPort):
 
     durable = True
     remote = False
+    schema_version = NEWEST
+    """Of the tables, once it is open."""
     _within = Within
 
     def __init__(self, settings: SqlSettings, clock: Clock = SYSTEM) -> None:

@@ -148,11 +148,12 @@ def _weigh_tickets(dialect: Dialect) -> list[str]:
 FIRST = 1
 MIGRATIONS: tuple[Callable[[Dialect], list[str]], ...] = (_weigh_tickets,)
 """What turns version `FIRST + i` into the next one; a new file is made of the tables above at once."""
+NEWEST = FIRST + len(MIGRATIONS)
 
 
 def is_current(dialect: Dialect) -> Script[bool]:
     """Whether there is nothing to migrate: asked first, for a file that another process has locked can still be read."""
-    return (yield from _version(dialect)) == FIRST + len(MIGRATIONS)
+    return (yield from _version(dialect)) == NEWEST
 
 
 def _version(dialect: Dialect) -> Script[int | None]:

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from agentkit.cli import main as entry
 from agentkit.cli.app import COMMANDS, root
+from agentkit_sql.schema import NEWEST
 
 APP = """
 from datetime import date
@@ -237,6 +238,8 @@ def test_the_doctor_names_what_no_live_worker_serves(app: Any, monkeypatch: pyte
     sources = {setting["name"]: setting["source"] for setting in found["settings"]}
     assert (sources["state"], sources["lease_s"], sources["concurrency"]) == ("AGENTKIT_STATE", "AGENTKIT_LEASE_S", "default")
     assert {"python", "packages", "file system", "disk", "sqlite", "store"} <= {finding["what"] for finding in found["findings"]}
+    [store] = [finding["says"] for finding in found["findings"] if finding["what"] == "store"]
+    assert store == f"sqlite:///agents.db answers, its tables are of version {NEWEST}"
 
 
 def test_the_doctor_reports_a_broken_store_and_an_unknown_variable(app: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -102,7 +102,9 @@ def about_file(path: Path | None) -> list[Finding]:
 async def about_store(runtime: Runtime) -> list[Finding]:
     """Open the store, look who works on it and what waits."""
     async with runtime:
-        findings = [Finding("ok", "store", f"{checks.shown(runtime.settings.state)} answers")]
+        schema = getattr(runtime.store, "schema_version", None)
+        tables = "" if schema is None else f", its tables are of version {schema}"
+        findings = [Finding("ok", "store", f"{checks.shown(runtime.settings.state)} answers{tables}")]
         sqlite = sys.modules.get("sqlite3")  # the library that the adapter has just loaded: we import no driver
         if sqlite is not None and runtime.settings.state.startswith("sqlite"):
             findings.append(checks.sqlite(str(sqlite.sqlite_version)))
