@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 
 import anyio
+import pytest
+from anyio.lowlevel import checkpoint
 
 from agentkit.inmemory.runs import InMemoryRuns
-from agentkit.ports.records import Run
-from agentkit.runtime.hub import Hub
+from agentkit.runtime.hub import PAUSE_S, READING_S, Hub
 
 
 class Restless(InMemoryRuns):
-    """Always changed; counts the looks at its rows."""
-
-    looks = 0
+    """Something changes in it all the time."""
 
     async def changed(self, seen: int, timeout_s: float) -> int:
-        await anyio.lowlevel.checkpoint()
+        await checkpoint()
         return seen + 1
 
-    async def get(self, run_ids: Sequence[str]) -> list[Run | None]:
-        self.looks += 1
-        return [None] * len(run_ids)
 
+@pytest.mark.parametrize("readers", [1, 400])
+async def test_the_more_journals_are_followed_the_rarer_the_store_is_asked(readers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, paused, pauses = Hub(Restless()), anyio.Event(), list[float]()
 
-async def looks(readers: int) -> int:
-    """At a store where something changes all the time, while so many journals are followed."""
-    store = Restless()
-    hub = Hub(store)
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        paused.set()
+        await anyio.sleep_forever()
+
     with ExitStack() as watching:
         for number in range(readers):
             watching.enter_context(hub.watch(f"run-{number}", journal=True))
-        with anyio.move_on_after(0.5):
-            await hub.run()
-    return store.looks
-
-
-async def test_the_more_journals_are_followed_the_rarer_the_store_is_asked() -> None:
-    assert await looks(400) < await looks(1)
+        monkeypatch.setattr(anyio, "sleep", sleep)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hub.run)
+            await paused.wait()
+            tasks.cancel_scope.cancel()
+    assert pauses[0] >= max(PAUSE_S, readers * READING_S)
 
 
 async def test_who_no_longer_follows_a_journal_is_not_told_of_it() -> None:
