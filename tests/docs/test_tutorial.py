@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from agentkit.ports.records import EntryKind
 from tests.docs.test_pages import ROOT, blocks
 
 PAGE = ROOT / "docs/tutorials/resume-after-kill-9.md"
@@ -70,6 +73,12 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def finished(file: Path, step: str) -> bool:
+    """Whether the journal holds the step's result."""
+    with closing(sqlite3.connect(file)) as book:
+        return book.execute('SELECT 1 FROM journal WHERE "key" = ? AND kind = ?', (step, EntryKind.RESULT)).fetchone() is not None
+
+
 @pytest.mark.timeout(150)
 def test_the_story_of_the_tutorial_happens_as_it_is_told(shell: Shell, tmp_path: Path) -> None:
     made = tmp_path / "made.txt"
@@ -79,6 +88,7 @@ def test_the_story_of_the_tutorial_happens_as_it_is_told(shell: Shell, tmp_path:
     shell.tell(work)
     until(lambda: made.exists() and "chapter 3" in made.read_text())
     assert shell.tell(look).splitlines()[-1] == "chapter 3 by claim 1"
+    until(lambda: finished(tmp_path / "book.db", "chapter#2"))  # chapter 3 did not wait for it to be durable; no reader kills so soon
     shell.tell(kill)
     shown = shell.tell(show)
     assert ("running" in shown, "chapter#2" in shown, "chapter#3" in shown) == (True, True, False)
