@@ -76,8 +76,12 @@ async def ask(server: Redis, command: str) -> str:
     return await anyio.to_thread.run_sync(server.ask, command)
 
 
-async def test_a_slot_that_moved_is_followed(nodes: list[Redis], url: str) -> None:
+@pytest.mark.parametrize("named", ["ip", "unknown-endpoint"])
+async def test_a_slot_that_moved_is_followed(named: str, nodes: list[Redis], url: str) -> None:
+    """Also where the servers do not know by which name they are reached, and give ports alone."""
     store, run_id = from_url(url), uuid4().hex
+    for node in nodes:
+        assert await ask(node, f"CONFIG SET cluster-preferred-endpoint-type {named}") == "+OK"
     await store.open()
     slot, owner, other, _ = await moving(nodes, store, run_id)
     try:
@@ -89,6 +93,8 @@ async def test_a_slot_that_moved_is_followed(nodes: list[Redis], url: str) -> No
     finally:
         await ask(other, "FLUSHALL")
         await move(slot, other, owner)
+        for node in nodes:
+            await ask(node, "CONFIG SET cluster-preferred-endpoint-type ip")
         await store.aclose()
 
 

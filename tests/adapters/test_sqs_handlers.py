@@ -25,6 +25,7 @@ from agentkit.ports.records import RunStatus
 from agentkit.runtime.settings import Settings
 from agentkit_sqs import lambda_handler, tick_handler
 from agentkit_sqs.messages import Message
+from tests.core.doubling import Double, Parent
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = {"double@1", "parent@1", "slow@1", "steps@1", "waits@1"}
@@ -32,24 +33,10 @@ numbers = itertools.count()
 begun = threading.Event()
 
 
-class Double(Agent[int, int]):
-    async def run(self, ctx: Context, n: int) -> int:
-        return await ctx.step("double", _double, n)
-
-
-def _double(n: int) -> int:
-    return 2 * n
-
-
 class Waits(Agent[None, str]):
     async def run(self, ctx: Context, _: None, /) -> str:
         await ctx.sleep(1.5)
         return "woken"
-
-
-class Parent(Agent[int, int]):
-    async def run(self, ctx: Context, n: int) -> int:
-        return await ctx.run("child", Double, n)
 
 
 class Steps(Agent[None, None]):

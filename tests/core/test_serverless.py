@@ -13,20 +13,7 @@ from agentkit.ports.queue import Ticket
 from agentkit.ports.records import RunStatus
 from agentkit.runtime.settings import Settings
 from agentkit.testing import runtime
-
-
-class Double(Agent[int, int]):
-    async def run(self, ctx: Context, n: int) -> int:
-        return await ctx.step("double", _double, n)
-
-
-def _double(n: int) -> int:
-    return 2 * n
-
-
-class Parent(Agent[int, int]):
-    async def run(self, ctx: Context, n: int) -> int:
-        return await ctx.run("child", Double, n)
+from tests.core.doubling import Double, Parent
 
 
 class Hangs(Agent[None, None]):

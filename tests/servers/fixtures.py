@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import pytest
 
 from tests.servers.mariadb import Mariadb
 from tests.servers.postgresql import Postgresql
-from tests.servers.process import leave, or_skip
+from tests.servers.process import Server, leave, or_skip
 from tests.servers.redis import Redis
 from tests.servers.sqs import Sqs
+
+S = TypeVar("S", bound=Server)
+
+
+def running(kind: type[S]) -> Iterator[S]:
+    """A server that is discarded in the end."""
+    server = or_skip(kind)()
+    try:
+        yield server.start()
+    finally:
+        server.discard()
 
 
 @pytest.fixture(scope="session")
@@ -23,31 +35,19 @@ def servers_folder() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgresql(servers_folder: None) -> Iterator[Postgresql]:
     """The PostgreSQL of this test process. A test that stops, kills or tunes one starts its own: `private(Postgresql, ...)`."""
-    server = or_skip(Postgresql)()
-    try:
-        yield server.start()
-    finally:
-        server.discard()
+    yield from running(Postgresql)
 
 
 @pytest.fixture(scope="session")
 def mariadb(servers_folder: None) -> Iterator[Mariadb]:
     """The MariaDB of this test process."""
-    server = or_skip(Mariadb)()
-    try:
-        yield server.start()
-    finally:
-        server.discard()
+    yield from running(Mariadb)
 
 
 @pytest.fixture(scope="session")
 def redis_server(servers_folder: None) -> Iterator[Redis]:
     """The Redis of this test process; as nobody else uses it, database 0 and all channels are the test's."""
-    server = or_skip(Redis)()
-    try:
-        yield server.start()
-    finally:
-        server.discard()
+    yield from running(Redis)
 
 
 @pytest.fixture
@@ -76,11 +76,7 @@ def redis_url(redis_server: Redis) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def sqs_server(servers_folder: None) -> Iterator[Sqs]:
     """The SQS of this test process."""
-    server = or_skip(Sqs)()
-    try:
-        yield server.start()
-    finally:
-        server.discard()
+    yield from running(Sqs)
 
 
 @pytest.fixture

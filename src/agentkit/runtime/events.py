@@ -218,7 +218,8 @@ class EventStream:
     async def _end_by_others(self, row: Run) -> list[RunEvent]:
         """The last event of a run that was cancelled before it started, or given up: nobody wrote it into its journal.
 
-        Its offset is the one behind the journal, so that who goes on from there is not told twice.
+        Its offset is the one behind the journal, so that who goes on from there is not told twice. In the journal of a run that is revived
+        that place is taken by "running", which who goes on does not hear.
         """
         if self._after:
             told = await self._store.load(row.run_id, after=self._after - 1 or -1)
