@@ -40,6 +40,7 @@ MAX_VISIBILITY_S = 43_200  # 12 h from its receipt, whatever is renewed
 RETRY_AFTER_S = 5.0  # a full queue is many seconds of work, and SQS's counts are late
 PEEK_S = 30  # for which a dead letter that somebody looks at is nobody else's
 GIVEN_UP = "received too often without an answer (the redrive policy of its queue)"
+UNREADABLE = "?"  # the agent of a dead letter that is no ticket; no agent may be called so
 GROUP = re.compile(r"[!-~]{1,128}")
 
 
@@ -300,11 +301,14 @@ class SqsQueue:
         return found
 
     async def redrive(self, run_ids: Sequence[str] | None = None, *, kind: str | None = None) -> list[str]:
-        """Put dead letters back as new; returns their run ids."""
+        """Put dead letters back as new; returns their run ids. What is no ticket stays where it is."""
         wanted = None if run_ids is None else frozenset(run_ids)
-        found = await self._dead_letters(kind)
-        chosen = [held for held in found if wanted is None or held.message.ticket.run_id in wanted]
-        others = [held for held in found if held not in chosen]
+        chosen: list[Held] = []
+        others: list[Held] = []
+        for held in await self._dead_letters(kind):
+            ticket = held.message.ticket
+            back = ticket.kind != UNREADABLE and (wanted is None or ticket.run_id in wanted)
+            (chosen if back else others).append(held)
         await self._on_messages(others, "change_message_visibility_batch", VisibilityTimeout=0)
         await self._send([Message(held.message.ticket) for held in chosen])
         await self._delete(chosen)
@@ -335,7 +339,7 @@ def _letter(queue: str, raw: Any) -> Held:
     try:
         message = read(raw["Body"])
     except StoreCorrupt as exc:
-        message = Message(Ticket(raw["MessageId"], "?", "?"), reason=str(exc))
+        message = Message(Ticket(raw["MessageId"], UNREADABLE, UNREADABLE), reason=str(exc))
     if not message.died_at:
         message = message._replace(died_at=int(attributes["SentTimestamp"]) / 1000)
     return Held(queue, raw["ReceiptHandle"], message, int(attributes["ApproximateReceiveCount"]) - 1, math.inf)

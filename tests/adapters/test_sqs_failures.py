@@ -197,6 +197,16 @@ async def test_a_message_of_sqs_own_redrive_policy_is_a_dead_letter_like_any_oth
     assert {lease.ticket.run_id for lease in await take(queue)} == {"run-1", "run-2"}
 
 
+async def test_a_dead_letter_that_is_no_ticket_is_shown_and_stays_where_it_is(queue: SqsQueue) -> None:
+    await queue.put([ticket(1)])
+    bodies = [{"MessageBody": body} for body in ("hello", Message(ticket(2)).write())]
+    await queue._client.each("agents__reviewer__3__dead", "send_message_batch", bodies)  # pyright: ignore[reportPrivateUsage]
+    assert await queue.redrive() == ["run-2"]
+    (letter,) = await queue.dead()
+    assert "hello" in letter.reason
+    assert {lease.ticket.run_id for lease in await take(queue)} == {"run-1", "run-2"}
+
+
 async def test_a_delay_over_what_sqs_holds_is_refused(queue: SqsQueue) -> None:
     with pytest.raises(InvalidLimit, match="900"):
         await queue.put([ticket(1)], delay_s=901)
