@@ -20,8 +20,6 @@ from agentkit_sql.port import LANE, POOL, SqlSettings, parsed
 from agentkit_sql.sqlite import Job, Owner, connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sqlalchemy.engine import URL
 
     from agentkit.clock import Clock
@@ -145,9 +143,10 @@ class Database:
             raise job.error
         return job.result  # type: ignore[return-value]
 
-    def note(self, topics: Iterable[str]) -> None:
+    def note(self, topic: str) -> None:
         """Tell those who wait for a change. Called from any thread."""
-        self._news.note(topics)
+        if topic != OTHER:
+            self._news.note(topic)
 
     def token(self, topic: str) -> int:
         """What `changed` compares with, as it is now."""
@@ -176,7 +175,8 @@ class Database:
         found = await self.read(self._foreign_commits)
         before, self._foreign = self._foreign, found
         if found != before:
-            self.note({RUNS, QUEUE})
+            self.note(RUNS)
+            self.note(QUEUE)
 
     @staticmethod
     def _foreign_commits() -> Script[int]:

@@ -170,7 +170,7 @@ class MariadbRuns(ServerRuns):
                 return await self._write(worker_id, batch, sync=sync)
             except StoreBusy as busy:
                 raise lost from busy  # whether the first one landed is not known
-        return [done[write.run_id] for write in batch] if done else await self._write(worker_id, batch, sync=sync)
+        return done or await self._write(worker_id, batch, sync=sync)
 
     async def _write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool) -> list[Written]:
         """In a transaction, with a look at what is there."""
@@ -184,7 +184,7 @@ class MariadbRuns(ServerRuns):
                 self._know(write.run_id, Known(write.fence, write.entries[-1].seq, no, told.inbox_seq))
         return written
 
-    async def _insert(self, worker_id: str, claims: Sequence[Known], batch: Sequence[RunWrite], *, sync: bool) -> Sequence[Written]:
+    async def _insert(self, worker_id: str, claims: Sequence[Known], batch: Sequence[RunWrite], *, sync: bool) -> list[Written]:
         numbers: list[int] = []
         fields: list[Any] = []
         fences = news = 0

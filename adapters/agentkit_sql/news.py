@@ -5,13 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 from anyio.lowlevel import current_token
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 RUNS, QUEUE, OTHER = "runs", "queue", ""
 """What a change is about; nobody waits for OTHER."""
@@ -25,16 +22,15 @@ class News:
         self._waiting: dict[str, list[tuple[Any, anyio.Event]]] = {RUNS: [], QUEUE: []}
         self._lock = threading.Lock()
 
-    def note(self, topics: Iterable[str]) -> None:
+    def note(self, topic: str) -> None:
         """Tell those who wait for a change. Called from any thread."""
         with self._lock:
-            for topic in topics:
-                if topic == OTHER:
-                    continue
-                self._tokens[topic] += 1
-                waiting, self._waiting[topic] = self._waiting[topic], []
-                for loop, event in waiting:
-                    call_in(loop, event.set)
+            self._tokens[topic] += 1
+            waiting = self._waiting[topic]
+            if waiting:
+                self._waiting[topic] = []
+        for loop, event in waiting:
+            call_in(loop, event.set)
 
     def token(self, topic: str) -> int:
         """What `wait` compares with, as it is now."""

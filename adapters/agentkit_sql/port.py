@@ -14,8 +14,6 @@ from agentkit.errors import InvalidSetting, StoreUnavailable
 from agentkit_sql.news import OTHER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from agentkit.clock import Clock
     from agentkit_sql.dialect import Dialect, Work
 
@@ -45,7 +43,7 @@ class Store(Protocol):
         """
         ...
 
-    def note(self, topics: Iterable[str]) -> None:
+    def note(self, topic: str) -> None:
         """Tell those who wait for a change."""
         ...
 

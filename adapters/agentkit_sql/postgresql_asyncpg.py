@@ -40,26 +40,23 @@ class AsyncpgConnection:
         return bool(self.raw.is_closed())
 
     async def rows(self, sql: str, params: Params) -> Sequence[Sequence[Any]]:
-        rows, _ = await self._done(sql, params)
-        return rows
+        statement = self._prepared.get(sql) or await self._statement(sql)
+        try:
+            found: Sequence[Sequence[Any]] = await statement.fetch(*params)
+        except asyncpg.InvalidCachedStatementError:  # the schema has changed
+            self._prepared.clear()
+            raise
+        return found
 
     async def count(self, sql: str, params: Params) -> int:
         if not params:
             return _number(await self.raw.execute(sql))  # simple protocol: nothing is prepared
-        _, statement = await self._done(sql, params)
-        return _number(statement.get_statusmsg())
+        await self.rows(sql, params)
+        return _number(self._prepared[sql].get_statusmsg())
 
     async def many(self, sql: str, rows: Sequence[Params]) -> None:
         statement = self._prepared.get(sql) or await self._statement(sql)
         await statement.executemany(rows)
-
-    async def _done(self, sql: str, params: Params) -> tuple[Sequence[Sequence[Any]], Any]:
-        statement = self._prepared.get(sql) or await self._statement(sql)
-        try:
-            return await statement.fetch(*params), statement
-        except asyncpg.InvalidCachedStatementError:  # the schema has changed
-            self._prepared.clear()
-            raise
 
     async def _statement(self, sql: str) -> Any:
         if self.raw.is_in_transaction() and sql not in self._of_the_future:

@@ -58,6 +58,7 @@ class PostgresBell:
         self._name = uuid4().hex
         self._lock = threading.Lock()
         self._due: set[str] = set()
+        self._waits = True  # for something to tell
         self._listening = self._stopped = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -71,9 +72,9 @@ class PostgresBell:
     def ring(self, topic: str) -> None:
         """Tell, soon."""
         with self._lock:
-            fresh = not self._due
             self._due.add(f"agentkit_{topic}")
-        if fresh:
+            waits, self._waits = self._waits, False
+        if waits:
             self._wake()
 
     def stop(self) -> None:
@@ -113,14 +114,19 @@ class PostgresBell:
 
     async def _keep_telling(self) -> None:
         while True:
-            if not self._due:
-                await self._rung.wait()
+            await self._something()
             async with self._connected() as connection:
                 while True:
-                    self._rung = anyio.Event()
                     await self._tell(connection)
-                    if not self._due:
-                        await self._rung.wait()
+                    await self._something()
+
+    async def _something(self) -> None:
+        """Wait until there is something to tell, as a rule."""
+        with self._lock:
+            if self._due:
+                return
+            self._waits, self._rung = True, anyio.Event()
+        await self._rung.wait()
 
     async def _tell(self, connection: Listening) -> None:
         with self._lock:
@@ -138,12 +144,13 @@ class PostgresBell:
     async def _keep_hearing(self) -> None:
         while True:
             async with self._connected() as connection:
-                self._news.note((RUNS, QUEUE))  # whatever came while nobody listened
+                for topic in CHANNELS.values():  # whatever came while nobody listened
+                    self._news.note(topic)
                 await connection.hear(CHANNELS, self._heard, ALIVE_S)
 
     def _heard(self, channel: str, name: str) -> None:
         if name != self._name:
-            self._news.note((CHANNELS[channel],))
+            self._news.note(CHANNELS[channel])
 
     @asynccontextmanager
     async def _connected(self) -> AsyncGenerator[Listening]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from agentkit.ports.records import ClaimRefusal, Finding, NewRun, ParentClaim, RunWrite
+    from agentkit.ports.records import ClaimRefusal, Entry, Finding, NewRun, ParentClaim, RunWrite
 
 NOW = "(SELECT coalesce(?::float8, extract(epoch FROM clock_timestamp())::float8) AS now)"
 PURGED_AT_ONCE = 20  # runs, with their journals: of a thousand entries each that is a tenth of a second
@@ -200,32 +200,37 @@ class PostgresRuns(ServerRuns):
 
     async def write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool = True) -> list[Written]:
         """Write a batch of runs. Raises `WorkerFenced`; a gap is `lost`."""
-        done = await self._add(worker_id, batch, sync=sync)
-        if done is None:
-            done = await self._write(worker_id, batch, sync=sync)
+        added = await self._add(worker_id, batch, sync=sync)
+        if added:
+            return added
+        done = {} if added is not None else await self._write(worker_id, batch, sync=sync)
         others = [write for write in batch if write.run_id not in done]
         if others:
             for write, written in zip(others, await super().write(worker_id, others, sync=sync), strict=True):
                 done[write.run_id] = written
         return [done[write.run_id] for write in batch]
 
-    async def _insert(self, worker_id: str, claims: Sequence[Known], batch: Sequence[RunWrite], *, sync: bool) -> Sequence[Written]:
-        rows = [(claim.no, claim.fence, *entry[:9]) for claim, write in zip(claims, batch, strict=True) for entry in write.entries]
+    async def _insert(self, worker_id: str, claims: Sequence[Known], batch: Sequence[RunWrite], *, sync: bool) -> list[Written]:
+        rows = [(claim, entry) for claim, write in zip(claims, batch, strict=True) for entry in write.entries]
         statement, params = _adding(worker_id, rows, sync=sync)
         added = await self._server.try_statement(statement, params, topic=RUNS, line=LANE)
         if len(added) != len(rows):
-            return ()
+            return []
         inboxes: dict[int, int] = {row[0]: row[1] for row in added}
-        return [Written("ok", inboxes[claim.no]) for claim in claims]
+        for claim in claims:
+            if inboxes[claim.no] != claim.verdict.inbox_seq:
+                claim.verdict = Written("ok", inboxes[claim.no])
+        return [claim.verdict for claim in claims]
 
     async def _write(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool) -> dict[str, Written]:
         """Write whatever can be told from the rows as they are."""
         # In the order of their ids, so that no two statements wait for each other's rows.
         batch = sorted(batch, key=_id)
         ids, fences, firsts = [write.run_id for write in batch], [write.fence for write in batch], [_first(write) for write in batch]
-        rows = [(i, *entry[:9]) for i, write in enumerate(batch, 1) for entry in write.entries]
+        rows = [(i, entry) for i, write in enumerate(batch, 1) for entry in write.entries]
         asked = [ids, integers(fences), integers(firsts), *_changes(batch), worker_id]
-        params = [sync, worker_id, *asked, *_packed_entries(rows), *_others(batch), self._now, worker_id]
+        entries = [integers([i for i, _ in rows]), *_packed_entries([entry for _, entry in rows])]
+        params = [sync, worker_id, *asked, *entries, *_others(batch), self._now, worker_id]
         found = await self._server.statement(WRITE, params, topic=RUNS, line=LANE)
         done = _verdicts(batch, found)
         for row in found:
@@ -255,12 +260,13 @@ def _verdicts(batch: Sequence[RunWrite], rows: Sequence[Sequence[Any]]) -> dict[
     return done if not rows or rows[0][2] == due else {}
 
 
-def _adding(worker_id: str, rows: Sequence[tuple[Any, ...]], *, sync: bool) -> tuple[str, list[Any]]:
-    """The statement that adds entries, each behind the number and the fence of its run, and its parameters."""
+def _adding(worker_id: str, rows: Sequence[tuple[Known, Entry]], *, sync: bool) -> tuple[str, list[Any]]:
+    """The statement that adds entries, each behind what is known of its run, and its parameters."""
     if len(rows) == 1:
-        [(no, fence, *fields)] = rows
-        return ADD_ONE if sync else ADD_ONE_RELAXED, [worker_id, *fields, no, fence, worker_id]
-    return ADD if sync else ADD_RELAXED, [worker_id, *_packed_entries(rows), worker_id]
+        [(claim, entry)] = rows
+        return ADD_ONE if sync else ADD_ONE_RELAXED, [worker_id, *entry[:9], claim.no, claim.fence, worker_id]
+    whose = [integers([claim.no for claim, _ in rows]), integers([claim.fence for claim, _ in rows])]
+    return ADD if sync else ADD_RELAXED, [worker_id, *whose, *_packed_entries([entry for _, entry in rows]), worker_id]
 
 
 def _first(write: RunWrite) -> int:
@@ -271,11 +277,10 @@ def _first(write: RunWrite) -> int:
     return entries[0].seq if follows(entries, entries[0].seq - 1) else -1
 
 
-def _packed_entries(rows: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Whose, and the nine fields of an entry."""
-    *whose, seq, kind, key, attempt, fp, codec, body, at_ms, took_us = by_column(rows) if rows else [[]] * 10
-    fields = [integers(seq), integers(kind), key, integers(attempt), fp, integers(codec), body, integers(at_ms), integers(took_us)]
-    return [*map(integers, whose), *fields]
+def _packed_entries(entries: Sequence[Entry]) -> list[Any]:
+    """The nine fields that are written, each of all entries."""
+    seq, kind, key, attempt, fp, codec, body, at_ms, took_us, _ = by_column(entries) if entries else [[]] * 10
+    return [integers(seq), integers(kind), key, integers(attempt), fp, integers(codec), body, integers(at_ms), integers(took_us)]
 
 
 def _others(batch: Sequence[RunWrite]) -> list[Any]:

@@ -137,7 +137,7 @@ class SqlRuns(SqlPort):
         work = partial(self._sweeping.sweep, reap, max_crashes=max_crashes, lost_after_s=lost_after_s, limit=limit)
         swept = await self.database.write(work, sync=False)
         if swept.taken_over:
-            self.database.note({RUNS})
+            self.database.note(RUNS)
         return swept
 
     async def ticketed(self, tickets: Sequence[Ticket]) -> None:

@@ -10,9 +10,10 @@ import asyncio
 import os
 import random
 import threading
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
+from math import inf
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import anyio
 
@@ -23,10 +24,9 @@ from agentkit_sql.port import BEAT, LANE, POOL
 from agentkit_sql.schema import is_current, migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from agentkit_sql.dialect import Call, Dialect, Params, Script, Work
-
 T = TypeVar("T")
 
 TRIES = 8  # of a transaction that the server undid because of another one; each such conflict has a winner
@@ -58,6 +58,10 @@ class Connection(Protocol):
     def terminate(self) -> None:
         """Close without a word to the server, from its own event loop."""
         ...
+
+
+Act: TypeAlias = Callable[[Connection], Awaitable[T]]
+"""What is done with a connection."""
 
 
 class Driver(Protocol):
@@ -120,20 +124,25 @@ class Pool:
         self._busy: set[Connection] = set()
         self._room = anyio.Semaphore(size, fast_acquire=True)
 
-    @asynccontextmanager
-    async def borrow(self) -> AsyncGenerator[Connection]:
-        """A connection, alone."""
-        async with self._room:
+    async def take(self) -> Connection:
+        """A connection, alone, until it is given back."""
+        await self._room.acquire()
+        try:
             connection = self._whole() or await self._driver.connect()
-            self._busy.add(connection)
-            try:
-                yield connection
-            finally:
-                self._busy.discard(connection)
-                if connection.closed:
-                    self.forget()  # a server that lost one has lost them all, most likely
-                else:
-                    self._idle.append(connection)
+        except BaseException:
+            self._room.release()
+            raise
+        self._busy.add(connection)
+        return connection
+
+    def give(self, connection: Connection) -> None:
+        """Take back a connection."""
+        self._busy.discard(connection)
+        if connection.closed:
+            self.forget()  # a server that lost one has lost them all, most likely
+        else:
+            self._idle.append(connection)
+        self._room.release()
 
     def _whole(self) -> Connection | None:
         while self._idle:
@@ -162,11 +171,48 @@ class Pool:
             connection.terminate()
 
 
+class Watch:
+    """Cancels what takes too long. One timer for all: with one of its own a scope costs two and a half times as much."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._due: dict[anyio.CancelScope, float] = {}
+        self._next = inf
+        self.timer: asyncio.TimerHandle | None = None
+        self._scope = type(anyio.CancelScope())  # of asyncio, which anyio would look up anew each time
+
+    def begin(self, within_s: float) -> anyio.CancelScope:
+        """A shield that is cancelled after `within_s`, unless it has ended."""
+        scope = self._scope(shield=True)
+        due = self._due[scope] = self._loop.time() + within_s
+        if due < self._next:
+            self._look_at(due)
+        return scope
+
+    def end(self, scope: anyio.CancelScope) -> None:
+        """It has ended."""
+        del self._due[scope]
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        for scope, due in self._due.items():
+            if due <= now:
+                scope.cancel()
+        self._look_at(min((due for due in self._due.values() if due > now), default=inf))
+
+    def _look_at(self, due: float) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self._next = due
+        self.timer = self._loop.call_at(due, self._look) if due < inf else None
+
+
 class Home:
     """The connections of one event loop."""
 
     def __init__(self, driver: Driver, sizes: Mapping[str, int], leave: Callable[[], object]) -> None:
         self.pools = {line: Pool(driver, size) for line, size in sizes.items()}
+        self.watch = Watch(asyncio.get_running_loop())
         self._stay = self._staying(leave)
 
     async def _staying(self, leave: Callable[[], object]) -> AsyncGenerator[None, None]:
@@ -262,16 +308,15 @@ class Server:
 
     async def read(self, work: Work[T]) -> T:
         """Run a script that changes nothing; each statement sees what was committed before it."""
+        act = self._bare(work)
         try:
-            return await self._attempt(work, line=POOL, bare=True, sync=False)
+            return await self._attempt(act, line=POOL)
         except StoreBusy:
             raise
         except (StoreUnavailable, Undone):  # an idle connection that had died, most likely
-            return await self._last_attempt(work, line=POOL, bare=True, sync=False)
+            return await self._last_attempt(act, line=POOL)
 
-    async def write(
-        self, work: Work[T], *, sync: bool, topic: str = OTHER, line: str = POOL, bare: bool = False, answer_s: float | None = None
-    ) -> T:
+    async def write(self, work: Work[T], *, sync: bool, topic: str = OTHER, line: str = POOL, answer_s: float | None = None) -> T:
         """Run a script in a transaction; anew when the server undid it because of another one.
 
         Args:
@@ -279,56 +324,73 @@ class Server:
             sync: whether to wait for the disk.
             topic: whose waiters are told, `RUNS` or `QUEUE`.
             line: whose connection it takes, `LANE`, `BEAT` or one of the `POOL`.
-            bare: it is one statement, which is a transaction by itself and says itself whether to wait for the disk.
             answer_s: how long it may take, where not as long as any other.
         """
+        return await self._persist(
+            lambda connection: self._transact(connection, work, sync=sync), topic=topic, line=line, answer_s=answer_s
+        )
+
+    async def statement(self, sql: str, params: Params, *, topic: str, line: str = POOL) -> Sequence[Sequence[Any]]:
+        """Run one statement that is a transaction by itself, and says itself whether to wait for the disk; returns its rows."""
+        return await self._persist(self._asking(sql, params), topic=topic, line=line)
+
+    async def try_statement(self, sql: str, params: Params, *, topic: str, line: str = POOL) -> Sequence[Sequence[Any]]:
+        """The same, but once: raises `Undone` where the server undid it because of another transaction."""
+        rows = await self._attempt(self._asking(sql, params), line=line)
+        self.note(topic)
+        return rows
+
+    def _bare(self, work: Work[T]) -> Act[T]:
+        if self._driver.transactions_only:
+            return lambda connection: self._transact(connection, work, sync=False)
+        return lambda connection: drive(connection, work())
+
+    def _asking(self, sql: str, params: Params) -> Act[Sequence[Sequence[Any]]]:
+        if self._driver.transactions_only:
+            return lambda connection: self._transact(connection, lambda: one(sql, params), sync=True)
+        return lambda connection: connection.rows(sql, params)
+
+    async def _persist(self, act: Act[T], *, topic: str, line: str, answer_s: float | None = None) -> T:
         for number in range(1, TRIES):
             try:
-                result = await self._attempt(work, line=line, bare=bare, sync=sync, answer_s=answer_s)
+                result = await self._attempt(act, line=line, answer_s=answer_s)
             except Undone:
                 await anyio.sleep(PAUSE_S * number * random.random())
             else:
                 break
         else:
-            result = await self._last_attempt(work, line=line, bare=bare, sync=sync)
-        self.note((topic,))
+            result = await self._last_attempt(act, line=line)
+        self.note(topic)
         return result
 
-    async def statement(self, sql: str, params: Params, *, topic: str, line: str = POOL) -> Sequence[Sequence[Any]]:
-        """Run one statement that is a transaction by itself, and says itself whether to wait for the disk; returns its rows."""
-        return await self.write(lambda: one(sql, params), sync=True, topic=topic, line=line, bare=True)
-
-    async def try_statement(self, sql: str, params: Params, *, topic: str, line: str = POOL) -> Sequence[Sequence[Any]]:
-        """The same, but once: raises `Undone` where the server undid it because of another transaction."""
-        rows = await self._attempt(lambda: one(sql, params), line=line, bare=True, sync=True)
-        self.note((topic,))
-        return rows
-
-    async def _last_attempt(self, work: Work[T], *, line: str, bare: bool, sync: bool) -> T:
+    async def _last_attempt(self, act: Act[T], *, line: str) -> T:
         try:
-            return await self._attempt(work, line=line, bare=bare, sync=sync)
+            return await self._attempt(act, line=line)
         except Undone as undone:
             told = self._driver.translated(undone.__cause__ or undone)
             raise StoreBusy(self.name, f"{told} ({TRIES} times)") if isinstance(told, StoreUnavailable) else told from undone
 
-    async def _attempt(self, work: Work[T], *, line: str, bare: bool, sync: bool, answer_s: float | None = None) -> T:
+    async def _attempt(self, act: Act[T], *, line: str, answer_s: float | None = None) -> T:
         """What is begun goes on to its end although the caller is cancelled, so that nothing of the caller's happens beside it."""
         answer_s = answer_s or self._answer_s
         home = await self._home()
-        async with home.pools[line].borrow() as connection:
-            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + answer_s):
-                try:
-                    if bare and not self._driver.transactions_only:
-                        return await drive(connection, work())
-                    return await self._transact(connection, work, sync=sync)
-                except Exception as exc:
-                    if self._driver.undone(exc):
-                        raise Undone from exc
-                    told = self._driver.translated(exc)
-                    if told is exc:
-                        raise
-                    raise told from exc
+        pool = home.pools[line]
+        connection = await pool.take()
+        scope = home.watch.begin(answer_s)
+        try:
+            with scope:
+                return await act(connection)
             connection.terminate()
+        except Exception as exc:
+            if self._driver.undone(exc):
+                raise Undone from exc
+            told = self._driver.translated(exc)
+            if told is exc:
+                raise
+            raise told from exc
+        finally:
+            home.watch.end(scope)
+            pool.give(connection)
         raise StoreUnavailable(self.name, f"no answer within {answer_s:g} s")
 
     async def _transact(self, connection: Connection, work: Work[T], *, sync: bool) -> T:
@@ -349,13 +411,13 @@ class Server:
             await connection.plain("COMMIT")
             return result
 
-    def note(self, topics: Iterable[str]) -> None:
+    def note(self, topic: str) -> None:
         """Tell those who wait for a change, here and in other processes."""
-        topics = [topic for topic in topics if topic != OTHER]
-        self._news.note(topics)
+        if topic == OTHER:
+            return
+        self._news.note(topic)
         if self._bell is not None:
-            for topic in topics:
-                self._bell.ring(topic)
+            self._bell.ring(topic)
 
     def token(self, topic: str) -> int:
         """What `changed` compares with, as it is now."""

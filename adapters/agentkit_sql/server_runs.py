@@ -35,19 +35,19 @@ class ServerRuns(SqlRuns):
         assert isinstance(server, Server)
         return server
 
-    async def _insert(self, worker_id: str, claims: Sequence[Known], batch: Sequence[RunWrite], *, sync: bool) -> Sequence[Written]:
+    async def _insert(self, worker_id: str, claims: Sequence[Known], batch: Sequence[RunWrite], *, sync: bool) -> list[Written]:
         """Write entries that go on from these claims, where they are the worker's. Empty: not all of them were.
 
         Raises `StoreRefused` where none was written and all is as before, and `Undone` where one of them is there already.
         """
         raise AssertionError("each server says it")
 
-    async def _add(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool) -> dict[str, Written] | None:
+    async def _add(self, worker_id: str, batch: Sequence[RunWrite], *, sync: bool) -> list[Written] | None:
         """Write entries alone. None: there is more to it; empty: all of it is to be looked into, run by run."""
-        claims = going_on((self._known.get(write.run_id) for write in batch), batch)
+        claims = going_on([self._known.get(write.run_id) for write in batch], batch)
         if claims is None:
             return None
-        verdicts: Sequence[Written] = ()
+        verdicts: list[Written] = []
         try:
             verdicts = await self._insert(worker_id, claims, batch, sync=sync)
         except StoreRefused:
@@ -59,10 +59,9 @@ class ServerRuns(SqlRuns):
             raise
         if not verdicts:
             self._forget(batch)
-            return {}
         for claim, write in zip(claims, batch, strict=True):
             claim.last = write.entries[-1].seq
-        return {write.run_id: verdict for write, verdict in zip(batch, verdicts, strict=True)}
+        return verdicts
 
     def _forget(self, batch: Sequence[RunWrite]) -> None:
         for write in batch:

@@ -222,7 +222,7 @@ class Owner:
             more; when anything but a flush writes on this one; and when what was written may have been undone.
     """
 
-    def __init__(self, path: str, connection: sqlite3.Connection, on_commit: Callable[[set[str]], None]) -> None:
+    def __init__(self, path: str, connection: sqlite3.Connection, on_commit: Callable[[str], None]) -> None:
         self._path, self._connection, self._on_commit = path, connection, on_commit
         self._queue: SimpleQueue[Job[Any] | None] = SimpleQueue()
         self.known: dict[Any, Any] = {}
@@ -312,7 +312,8 @@ class Owner:
             with suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
             return
-        self._on_commit({job.topic for job in jobs if job.error is None})
+        for topic in {job.topic for job in jobs if job.error is None}:
+            self._on_commit(topic)
         self._commits += 1
         self._checkpointer.committed()
         if not self._commits % COMMITS_BETWEEN_ELECTIONS:

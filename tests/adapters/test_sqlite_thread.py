@@ -42,7 +42,7 @@ class Commits:
     """An owner of a connection, and how often it committed."""
 
     def __init__(self, path: str) -> None:
-        self.topics: list[set[str]] = []
+        self.topics: list[str] = []
         self.owner = Owner(path, connect(path, 1, SYSTEM), self.topics.append)
 
     def job(self, script: Script[Any], loop: Any = None) -> Job[Any]:

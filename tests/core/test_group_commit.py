@@ -69,6 +69,23 @@ async def test_beside_a_server_half_of_the_runs_compute_while_the_other_half_com
         assert sorted(set((await in_lock_step(b, 20, 10))[2:-2])) == [10]
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_halves_that_met_in_one_batch_part_again() -> None:
+    async with bench(remote=True) as b:
+        claims = [await b.claim(f"r{number}") for number in range(20)]
+        async with b.held():
+            for claim in claims:
+                b.add(claim, "first")
+                b.add(claim, "second")
+        for claim in claims:
+            await b.lane.settled(claim)
+        met = len(b.store.batches)
+        for claim in claims:  # all of them again, and the lane has gone to sleep meanwhile
+            b.add(claim, "third")
+        await b.lane.settled(claims[-1])
+        assert [len(batch) for batch in b.store.batches[met:]] == [10, 10]
+
+
 async def test_entries_are_numbered_from_one_without_a_gap_and_land_in_order() -> None:
     async with bench() as b:
         claim = await b.claim("r")

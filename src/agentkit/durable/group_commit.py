@@ -226,6 +226,7 @@ class Lane:
             if not self._queue:
                 if self._closing:
                     return
+                self._sent = 0  # they may be back in the queue by the next batch, and must not count twice
                 self._wake = anyio.Event()
                 await self._wake.wait()
                 continue
