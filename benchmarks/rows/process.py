@@ -11,6 +11,7 @@ import time
 from benchmarks.figures import Bar, Bench, Figure
 
 DRIVERS = ("sqlite3", "sqlalchemy", "asyncpg", "psycopg", "redis", "httpx", "aiohttp", "aiokafka", "boto3", "grpc", "rich", "click")
+TIMED = "import time; began = time.perf_counter(); import agentkit; print(time.perf_counter() - began)"
 LOADED = f"import sys, agentkit; print(sum(name in sys.modules for name in {DRIVERS!r}))"
 RUNS = 1_000
 CHILD = """
@@ -61,14 +62,16 @@ class ImportRow:
 
     def measure(self, bench: Bench) -> list[Figure]:
         ours: list[float] = []
+        whole: list[float] = []
         bare: list[float] = []
         for turn in range(bench.size(10, 3) + 1):
             bench.say(f"interpreter {turn}")
-            taken = python("import agentkit")[0], python("pass")[0]
+            (process_s, said), (bare_s, _) = python(TIMED), python("pass")
             if turn:  # the first one compiles
-                ours.append(taken[0] * 1000)
-                bare.append(taken[1] * 1000)
-        details = {"median ms": statistics.median(ours), "bare interpreter ms": min(bare)}
+                ours.append(float(said) * 1000)
+                whole.append(process_s * 1000)
+                bare.append(bare_s * 1000)
+        details = {"median ms": statistics.median(ours), "the process ms": min(whole), "a bare one ms": min(bare)}
         return [
             Figure("import agentkit in a fresh interpreter (fastest)", min(ours), "ms", Bar(250, at_least=False), details),
             Figure("drivers and clients that it loads", float(python(LOADED)[1]), "", Bar(0, at_least=False)),
