@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
 
+_scopes: dict[bool, type[anyio.CancelScope]] = {}
+
+
 class Home:
     """The event loop that something lives in, looked up once: to be asked which loop is running costs asyncio a system call."""
 
@@ -35,6 +38,14 @@ class Home:
     def token(self) -> Any:
         """What other threads reach it by: asyncio's loop, or trio's token."""
         return sys.modules["trio"].lowlevel.current_trio_token() if self._loop is None else self._loop
+
+    @property
+    def scope(self) -> type[anyio.CancelScope]:
+        """The class of cancel scopes here, which anyio would look up anew for every one."""
+        on_asyncio = self._loop is not None
+        if on_asyncio not in _scopes:
+            _scopes[on_asyncio] = type(anyio.CancelScope())
+        return _scopes[on_asyncio]
 
     def gate(self) -> Gate:
         """A gate to be awaited here."""

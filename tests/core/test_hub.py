@@ -46,5 +46,5 @@ async def test_who_no_longer_follows_a_journal_is_not_told_of_it() -> None:
         with hub.watch("run", journal=True), hub.watch("run") as other:
             pass
         hub.followed["run"]()
-        assert (first.event.is_set(), other.event.is_set()) == (True, False)
+        assert (first.news, other.news) == (True, False)
     assert hub.followed == {}

@@ -137,7 +137,7 @@ class Execution:
         self.left_at: float | None = None
         self.cancelled: str | None = _reason(self.journal.cancel)
         self.bodies: set[anyio.CancelScope] = set()
-        self.new_scope = type(anyio.CancelScope())  # of the event loop's library, which anyio would look up anew at every step
+        self.new_scope = self.home.scope
         self.shields: set[anyio.CancelScope] = set()
         self.endings: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = []
         self.shuffle: random.Random | None = None
@@ -149,7 +149,7 @@ class Execution:
         self._topics: dict[str, deque[Message]] = {}
         self._dirty = False
         self.supervised = False
-        self._nudged = anyio.Event()
+        self._nudged: anyio.Event | None = None  # the supervisor's, once there is one
         self._sort(messages)
         claim.on_inbox, claim.on_lost = self.poke, self._lost
 
@@ -268,7 +268,8 @@ class Execution:
         if not self.supervised and self.tasks is not None:
             self.supervised = True
             self.tasks.start_soon(self._supervise)
-        self._nudged.set()
+        if self._nudged is not None:
+            self._nudged.set()
 
     def start(self, tasks: TaskGroup) -> None:
         """Begin: the supervisor itself starts only when something waits."""
@@ -280,21 +281,21 @@ class Execution:
 
     async def _supervise(self) -> None:
         while self.leaving is None:
-            self._nudged = anyio.Event()  # before the look at the inbox: what comes while it is read must not be lost
+            self._nudged = nudged = anyio.Event()  # before the look at the inbox: what comes while it is read must not be lost
             if self._dirty:
                 await self._refresh()
             self._check_deadline()
             self.waits.fire(self.store_now())
-            if await self._may_park():
+            if await self._may_park(nudged):
                 self.leave("park")
                 return
-            await wait_for(self.host.clock, self._nudged, self._next_s())
+            await wait_for(self.host.clock, nudged, self._next_s())
 
-    async def _may_park(self) -> bool:
+    async def _may_park(self, nudged: anyio.Event) -> bool:
         """Nothing runs, nothing is on its way to its next call, and no timer is so near that holding on is cheaper."""
         if not await self._quiet() or self._due_soon():
             return False
-        if await wait_for(self.host.clock, self._nudged, self.host.limits.park_after_s):
+        if await wait_for(self.host.clock, nudged, self.host.limits.park_after_s):
             return False
         return await self._quiet() and not self._dirty and not self._due_soon()
 

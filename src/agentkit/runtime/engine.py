@@ -82,7 +82,7 @@ class Engine:
         self._untold: deque[str] = deque()
         self._told = anyio.Event()
         self._telling = anyio.Lock()
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None  # made by who waits: most changes find nobody
         self._ended = anyio.Event()
         self._fenced = False
         self._new_registration()
@@ -238,11 +238,14 @@ class Engine:
 
     def notify(self) -> None:
         """A slot, a ticket or a state changed."""
-        self._changed.set()
-        self._changed = anyio.Event()
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
 
     async def change(self, timeout_s: float | None = None) -> None:
         """Wait for the next change. Look, and call this without awaiting in between: then no change is missed."""
+        if self._changed is None:
+            self._changed = anyio.Event()
         await wait_for(self.clock, self._changed, timeout_s)
 
     async def idle(self) -> None:

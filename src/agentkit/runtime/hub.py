@@ -27,13 +27,20 @@ PAGE = 500  # runs of one read
 class Watcher:
     """One who waits for news of a run. With `journal` what is written to its journal is news, else a change of the run's row."""
 
-    __slots__ = ("calm_until", "event", "journal", "row")
+    __slots__ = ("_event", "calm_until", "journal", "news", "row")
 
     def __init__(self, *, journal: bool) -> None:
         self.journal = journal
         self.calm_until = 0.0
-        self.event = anyio.Event()
         self.row: Run | None = None
+        self.news = False
+        self._event: anyio.Event | None = None
+
+    def tell(self) -> None:
+        """There is news."""
+        self.news = True
+        if self._event is not None:
+            self._event.set()
 
     def calm(self) -> None:
         """Its run waits for a slot of this process, and is most likely at work in a moment: before a poll nobody need look elsewhere."""
@@ -41,10 +48,11 @@ class Watcher:
 
     async def next(self, timeout_s: float | None = None) -> bool:
         """Wait for news; False when the time is up."""
-        with anyio.move_on_after(timeout_s):
-            await self.event.wait()
-        came = self.event.is_set()
-        self.event = anyio.Event()
+        if not self.news:
+            self._event = anyio.Event()
+            with anyio.move_on_after(timeout_s):
+                await self._event.wait()
+        came, self.news, self._event = self.news, False, None
         return came
 
 
@@ -81,7 +89,7 @@ class Hub:
     def _written(self, run_id: str) -> None:
         for watcher in self._watchers[run_id]:
             if watcher.journal:
-                watcher.event.set()
+                watcher.tell()
 
     def poke(self, run_ids: Iterable[str]) -> None:
         """These runs changed here, and it is durable. What ends together is read together."""
@@ -149,4 +157,4 @@ def _show(watcher: Watcher, row: Run | None) -> None:
         return  # it was read before the run ended here
     watcher.row = row
     if watcher.journal or row is None or before is None or (row.status, row.fence, row.wake) != (before.status, before.fence, before.wake):
-        watcher.event.set()
+        watcher.tell()
