@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentkit_sql.dialect import Call, Dialect, Params, Script, Work
+
 T = TypeVar("T")
 
 TRIES = 8  # of a transaction that the server undid because of another one; each such conflict has a winner
@@ -359,13 +360,13 @@ class Server:
             else:
                 break
         else:
-            result = await self._last_attempt(act, line=line)
+            result = await self._last_attempt(act, line=line, answer_s=answer_s)
         self.note(topic)
         return result
 
-    async def _last_attempt(self, act: Act[T], *, line: str) -> T:
+    async def _last_attempt(self, act: Act[T], *, line: str, answer_s: float | None = None) -> T:
         try:
-            return await self._attempt(act, line=line)
+            return await self._attempt(act, line=line, answer_s=answer_s)
         except Undone as undone:
             told = self._driver.translated(undone.__cause__ or undone)
             raise StoreBusy(self.name, f"{told} ({TRIES} times)") if isinstance(told, StoreUnavailable) else told from undone
