@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from agentkit.clock import Clock
     from agentkit.ports.records import ClaimRefusal, Created, Finding, NewRun, ParentClaim, RunStatus, RunWrite, Written
-    from agentkit_sql.dialect import Call, Dialect, Params, Script
+    from agentkit_sql.dialect import Call, Dialect, Params, Script, Work
     from agentkit_sql.port import SqlSettings
     from agentkit_sql.runs_write import Ended
 
@@ -141,10 +141,9 @@ class MariadbRuns(ServerRuns):
         [(version,)] = await self._server.read(lambda: one("SELECT version()", ()))
         self._at_once = "MariaDB" in version  # on MySQL nobody has tried that statement
 
-    async def create(self, runs: Sequence[NewRun], *, parent: ParentClaim | None = None) -> list[Created]:
-        """Create runs, or find them. Raises `InvalidKey` for an id that is empty, too long or no UTF-8."""
+    def _to_create(self, runs: Sequence[NewRun], parent: ParentClaim | None) -> Work[list[Created]]:
         blind = iter((True,))  # nearly all ids are new; where one was taken this is undone, and then it looks first
-        return await self.database.write(lambda: self._creating.create(runs, parent, look=not next(blind, False)), sync=True, topic=RUNS)
+        return lambda: self._creating.create(runs, parent, look=not next(blind, False))
 
     async def claim(
         self, worker_id: str, run_ids: Sequence[str], serves: Mapping[str, AbstractSet[str]], *, alone: bool = False

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         WorkerRow,
         Written,
     )
-    from agentkit_sql.dialect import Dialect, Script
+    from agentkit_sql.dialect import Dialect, Script, Work
     from agentkit_sql.port import SqlSettings
 
 
@@ -82,7 +82,10 @@ class SqlRuns(SqlPort):
 
     async def create(self, runs: Sequence[NewRun], *, parent: ParentClaim | None = None) -> list[Created]:
         """Create runs, or find them. Raises `InvalidKey` for an id that is empty, too long or no UTF-8."""
-        return await self.database.write(lambda: self._creating.create(runs, parent), sync=True, topic=RUNS)
+        return await self.database.write(self._to_create(runs, parent), sync=True, topic=RUNS)
+
+    def _to_create(self, runs: Sequence[NewRun], parent: ParentClaim | None) -> Work[list[Created]]:
+        return lambda: self._creating.create(runs, parent)
 
     async def create_within(self, within: object, runs: Sequence[NewRun]) -> list[Created]:
         """Create runs in the caller's own transaction: they are there when it commits, and a sweep brings them to a worker.
