@@ -26,9 +26,7 @@ class News:
         """Tell those who wait for a change. Called from any thread."""
         with self._lock:
             self._tokens[topic] += 1
-            waiting = self._waiting[topic]
-            if waiting:
-                self._waiting[topic] = []
+            waiting, self._waiting[topic] = self._waiting[topic], []
         for loop, event in waiting:
             call_in(loop, event.set)
 

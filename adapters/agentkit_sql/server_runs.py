@@ -59,6 +59,7 @@ class ServerRuns(SqlRuns):
             raise
         if not verdicts:
             self._forget(batch)
+            return []
         for claim, write in zip(claims, batch, strict=True):
             claim.last = write.entries[-1].seq
         return verdicts
