@@ -11,6 +11,7 @@ from typing import Self
 
 CHUNK_BYTES = 65_536
 ANSWERS_S = 10.0  # for the proxy's own thread
+QUIET_TURNS = 10  # of its event loop: who was let in at the last moment is among the open ones after four
 
 
 @dataclass
@@ -121,20 +122,25 @@ class Proxy:
         self.port = listener.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
-        listener.close()
-        while self._open:  # each connection's own task closes it: one that was cancelled would be reported as lost
+        self._refusing = True
+        quiet = 0
+        while quiet < QUIET_TURNS:  # each connection's own task closes it: one that was cancelled would be reported as lost
+            quiet = 0 if self._open else quiet + 1
             for writer in self._open:
                 writer.transport.abort()
             self.flow.set()
             await asyncio.sleep(0)
+        listener.close()  # last: until Python 3.12 it forgets whom it is just letting in
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
         try:
             if self._refusing:
                 raise ConnectionRefusedError
             answers, requests = await asyncio.open_connection("127.0.0.1", self._to_port)
         except OSError:
             writer.transport.abort()
+            self._open.discard(writer)
             return
         self.connections += 1
         ends = {writer, requests}
