@@ -1,14 +1,11 @@
 #!/usr/bin/env python3
-"""Draw what `make bench-peers ARGS="--json FILE"` measured: a panel for each piece of work, a bar for each who did it.
-
-scripts/compared.py FILE docs/explanation/compared.svg
-"""
+"""Draw what `make bench-peers ARGS="--json FILE"` measured: a panel for each piece of work, a bar for each who did it."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
-import sys
 from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
@@ -44,6 +41,8 @@ def picture(kept: Mapping[str, Any]) -> str:
     top = 0
     for title, answers in kept["peers"].items():
         rows = rows_of(answers)
+        if not rows:  # nobody could be run
+            continue
         shapes += panel(title, rows, top)
         top += HEAD + len(rows) * ROW + GAP
     about = ", ".join(f"{name} {value}" for name, value in kept["machine"].items() if name != "load")
@@ -53,8 +52,16 @@ def picture(kept: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    source, target = map(Path, sys.argv[1:])
-    target.write_text(picture(json.loads(source.read_text())))
+    parser = argparse.ArgumentParser(description="Draw what the other libraries take for the same work.")
+    parser.add_argument("figures", type=Path, help='written by make bench-peers ARGS="--json FILE"')
+    parser.add_argument("svg", type=Path, help="where the picture goes, e.g. docs/explanation/compared.svg")
+    options = parser.parse_args()
+    try:
+        kept = json.loads(options.figures.read_text())
+        drawn = picture(kept)
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        parser.error(f'{options.figures} holds no figures ({exc!r}): make them by make bench-peers ARGS="--json {options.figures}"')
+    options.svg.write_text(drawn)
 
 
 if __name__ == "__main__":

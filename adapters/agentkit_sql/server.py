@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import anyio
 
+from agentkit import tasks
 from agentkit.errors import InvalidSetting, StoreBusy, StoreUnavailable
 from agentkit_sql.dialect import MANY, ROWS
 from agentkit_sql.news import OTHER, News, call_in
@@ -180,7 +181,7 @@ class Watch:
         self._due: dict[anyio.CancelScope, float] = {}
         self._next = inf
         self.timer: asyncio.TimerHandle | None = None
-        self._scope = type(anyio.CancelScope())  # of asyncio, which anyio would look up anew each time
+        self._scope = tasks.Home().scope
 
     def begin(self, within_s: float) -> anyio.CancelScope:
         """A shield that is cancelled after `within_s`, unless it has ended."""

@@ -69,7 +69,7 @@ async def test_beside_a_server_half_of_the_runs_compute_while_the_other_half_com
         assert sorted(set((await in_lock_step(b, 20, 10))[2:-2])) == [10]
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # as above
 async def test_halves_that_met_in_one_batch_part_again() -> None:
     async with bench(remote=True) as b:
         claims = [await b.claim(f"r{number}") for number in range(20)]

@@ -23,6 +23,7 @@ KEPT: dict[str, Any] = {
             "raw": said("raw writes", 500),
             "gone": said("Gone"),
         },
+        "nobody ran": {"gone": said("Gone")},
     },
 }
 

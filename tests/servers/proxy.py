@@ -130,7 +130,7 @@ class Proxy:
                 writer.transport.abort()
             self.flow.set()
             await asyncio.sleep(0)
-        listener.close()  # last: until Python 3.12 it forgets whom it is just letting in
+        listener.close()  # last: Python 3.11 forgets then whom it is just letting in
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
